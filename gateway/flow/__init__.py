@@ -1,0 +1,1 @@
+"""Trio mechanisms that know nothing of LLMs: admission, relay, fan-out, groups, drain."""

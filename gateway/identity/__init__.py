@@ -1,0 +1,1 @@
+"""Keys become principals."""

@@ -1,0 +1,1 @@
+"""Pure decisions with the clock passed in. Imports neither trio nor httpx."""

@@ -1,0 +1,1 @@
+"""The simulated provider: for the demo, the tests and the benchmarks."""

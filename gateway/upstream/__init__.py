@@ -1,0 +1,1 @@
+"""Providers: the transport seam, targets, one attempt."""
