@@ -1,16 +1,35 @@
-"""The configuration: a frozen tree of values, one class per TOML table.
+"""The configuration as a frozen tree of values, one class per TOML table.
 
-Every field has the default that is right in production and its unit in its name. Reading a file, expanding
-``${VAR}`` and finding every fault at once happens in :func:`load`; nothing here opens a socket.
+Every field has the default that is right in production and its unit in its name. The classes validate nothing
+themselves: tests and the demo build them directly, and a file's faults are wanted all at once and with paths, which
+validators that raise at the first one cannot give. :mod:`gateway.config.read` and :mod:`gateway.config.checks` do that.
+Limits of numbers stand here, beside the field, as metadata: a number without any is at least 1, or above 0 with a
+fraction; ``_limits`` says otherwise.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from attrs import field, frozen
 
 Priority = Literal["high", "normal", "low"]
+MASK = "***"
+
+
+def _limits(default: int, *, least: int = 1, most: int | None = None) -> Any:
+    return field(default=default, metadata={"least": least} if most is None else {"least": least, "most": most})
+
+
+def _without_end_slash(url: str) -> str:
+    # A hole that a faulty file left (gateway.config.read) passes through unchanged.
+    return url.rstrip("/") if isinstance(url, str) else url
+
+
+def mask_values(headers: Mapping[str, object]) -> str:
+    """Header names with their values hidden: any of them may be a key."""
+    return repr(dict.fromkeys(headers, MASK))
 
 
 @frozen(repr=False)
@@ -26,7 +45,7 @@ class Secret:
         return bool(self._value)
 
     def __repr__(self) -> str:
-        return "***"
+        return MASK
 
     __str__ = __repr__
 
@@ -36,7 +55,7 @@ class Server:
     """``[server]``: sockets and their limits."""
 
     bind: str = "127.0.0.1:8080"
-    workers: int = 1  # processes; they share [admission] out among themselves
+    workers: int = _limits(1, most=256)  # processes; they share [admission] out among themselves
     drain_timeout_s: float = 30.0  # SIGTERM to the end of the last stream
     client_stall_s: float = 30.0  # a client that takes no byte for so long is dropped
     max_body_bytes: int = 16_777_216
@@ -45,7 +64,7 @@ class Server:
     max_header_bytes: int = 32_768
     keep_alive_s: float = 75.0  # an idle connection is closed after it
     max_connections: int = 10_000  # per process; beyond it new connections wait in the backlog
-    backlog: int = 2_048
+    backlog: int = _limits(2_048, most=65_535)
     tls_cert: str | None = None  # PEM files; both or none
     tls_key: str | None = None
 
@@ -55,7 +74,7 @@ class Admission:
     """``[admission]``: how much the whole instance takes on."""
 
     workers: int = 20  # requests worked on at the same time
-    queue: int = 100  # requests that may wait for one of them
+    queue: int = _limits(100, least=0)  # requests that may wait for one of them
     max_wait_s: float = 5.0
 
 
@@ -98,27 +117,45 @@ class Provider:
 
     name: str
     dialect: Literal["openai"] = "openai"
-    base_url: str
+    base_url: str = field(converter=_without_end_slash)  # requests go to {base_url}/chat/completions
     api_key: Secret | None = None
-    headers: dict[str, str] = field(factory=dict)  # sent with every request, e.g. OpenAI-Organization
+    headers: dict[str, str] = field(factory=dict, repr=mask_values)  # sent with every request, e.g. OpenAI-Organization
     usage_in_stream: bool = True  # it understands stream_options.include_usage
     max_connections: int = 1_000
 
 
 @frozen(kw_only=True)
 class Target:
-    """One entry of ``model.targets``: a provider and the name it knows the model by."""
+    """One entry of ``model.targets``: a provider and the name it knows the model by.
+
+    A ``*`` at the end of ``model`` stands for what the ``*`` in the model's own name stood for.
+    """
 
     provider: str
     model: str
 
+    def model_for(self, rest: str) -> str:
+        """The name to send to the provider; ``rest`` comes from :meth:`Model.match`."""
+        return self.model[:-1] + rest if self.model.endswith("*") else self.model
+
 
 @frozen(kw_only=True)
 class Model:
-    """``[[model]]``: a name clients ask for. Targets stand in order of preference."""
+    """``[[model]]``: a name clients ask for. Targets stand in order of preference.
+
+    ``name`` may end in one ``*``, which stands for one or more characters: ``name = "openai/*"`` with the target model
+    ``"*"`` passes every model of that provider through, so ``openai/gpt-4o`` asks it for ``gpt-4o``.
+    """
 
     name: str
     targets: tuple[Target, ...]
+
+    def match(self, asked: str) -> str | None:
+        """What ``*`` stands for if a client asks for ``asked``: "" for a name without one, None for another model."""
+        if not self.name.endswith("*"):
+            return "" if asked == self.name else None
+        prefix = self.name[:-1]
+        return asked[len(prefix) :] if asked.startswith(prefix) and len(asked) > len(prefix) else None
 
 
 @frozen(kw_only=True)
@@ -189,7 +226,13 @@ class Key:
     name: str
     secret: Secret
     priority: Priority = "normal"
-    models: tuple[str, ...] = ()  # models and assistants it may ask for; empty: all
+    models: tuple[str, ...] = ()  # models and assistants it may ask for, "openai/*" too; empty: all
+
+    def may_ask(self, asked: str) -> bool:
+        """Whether this key may ask for the model or assistant ``asked``."""
+        return not self.models or any(
+            asked == name or (name.endswith("*") and asked.startswith(name[:-1])) for name in self.models
+        )
 
 
 @frozen(kw_only=True)
@@ -206,3 +249,11 @@ class Config:
     model: tuple[Model, ...] = ()
     assistant: tuple[Assistant, ...] = ()
     key: tuple[Key, ...] = ()
+
+    def find_model(self, asked: str) -> tuple[Model, str] | None:
+        """The model a client means and what its ``*`` stands for; the exact name wins, then the longest prefix.
+
+        Cost: one pass over the models; keep the answer rather than asking again.
+        """
+        found = [(model, rest) for model in self.model if (rest := model.match(asked)) is not None]
+        return max(found, key=lambda pair: (not pair[1], len(pair[0].name)), default=None)

@@ -1,0 +1,61 @@
+"""The configuration: TOML to a frozen tree, all faults at once.
+
+``tree`` holds the values everybody else imports; ``read`` and ``checks`` find what is wrong with a file; ``expand``
+fills in ``${VAR}``; ``environment`` makes a configuration out of provider keys when there is no file; ``describe``
+prints one with its secrets masked. Imports nothing of the gateway but itself, and neither trio nor httpx.
+"""
+
+from gateway.config.address import Address, parse_address
+from gateway.config.faults import ConfigFaults, Fault
+from gateway.config.load import build, load
+from gateway.config.tree import (
+    Admission,
+    Assistant,
+    Config,
+    ContextRules,
+    ConversationLoader,
+    HttpLoader,
+    Key,
+    Loader,
+    LoaderRules,
+    Log,
+    Model,
+    Priority,
+    ProfileLoader,
+    Provider,
+    RetrievalLoader,
+    Secret,
+    Server,
+    Store,
+    Target,
+    Timeouts,
+)
+
+__all__ = [
+    "Address",
+    "Admission",
+    "Assistant",
+    "Config",
+    "ConfigFaults",
+    "ContextRules",
+    "ConversationLoader",
+    "Fault",
+    "HttpLoader",
+    "Key",
+    "Loader",
+    "LoaderRules",
+    "Log",
+    "Model",
+    "Priority",
+    "ProfileLoader",
+    "Provider",
+    "RetrievalLoader",
+    "Secret",
+    "Server",
+    "Store",
+    "Target",
+    "Timeouts",
+    "build",
+    "load",
+    "parse_address",
+]
