@@ -6,6 +6,8 @@ prints one with its secrets masked. Imports nothing of the gateway but itself, a
 """
 
 from gateway.config.address import Address, parse_address
+from gateway.config.describe import advice, describe
+from gateway.config.environment import KNOWN_PROVIDERS, from_environment
 from gateway.config.faults import ConfigFaults, Fault
 from gateway.config.load import build, load
 from gateway.config.tree import (
@@ -32,6 +34,7 @@ from gateway.config.tree import (
 )
 
 __all__ = [
+    "KNOWN_PROVIDERS",
     "Address",
     "Admission",
     "Assistant",
@@ -55,7 +58,10 @@ __all__ = [
     "Store",
     "Target",
     "Timeouts",
+    "advice",
     "build",
+    "describe",
+    "from_environment",
     "load",
     "parse_address",
 ]

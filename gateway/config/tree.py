@@ -9,6 +9,7 @@ fraction; ``_limits`` says otherwise.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from attrs import field, frozen
 
 Priority = Literal["high", "normal", "low"]
 MASK = "***"
+_FIXED_QUERY_VALUE = re.compile(r"(?<==)[^&#{}]+(?=[&#]|$)")
 
 
 def _limits(default: int, *, least: int = 1, most: int | None = None) -> Any:
@@ -30,6 +32,12 @@ def _without_end_slash(url: str) -> str:
 def mask_values(headers: Mapping[str, object]) -> str:
     """Header names with their values hidden: any of them may be a key."""
     return repr(dict.fromkeys(headers, MASK))
+
+
+def mask_query(url: str) -> str:
+    """The URL with the fixed values of its query hidden; placeholders stay."""
+    path, mark, query = url.partition("?")
+    return path + mark + _FIXED_QUERY_VALUE.sub(MASK, query)
 
 
 @frozen(repr=False)
@@ -48,6 +56,10 @@ class Secret:
         return MASK
 
     __str__ = __repr__
+
+
+def _none_if_empty(secret: Secret | None) -> Secret | None:
+    return secret or None
 
 
 @frozen(kw_only=True)
@@ -118,7 +130,7 @@ class Provider:
     name: str
     dialect: Literal["openai"] = "openai"
     base_url: str = field(converter=_without_end_slash)  # requests go to {base_url}/chat/completions
-    api_key: Secret | None = None
+    api_key: Secret | None = field(default=None, converter=_none_if_empty)  # "" is none, as in "${VAR:-}"
     headers: dict[str, str] = field(factory=dict, repr=mask_values)  # sent with every request, e.g. OpenAI-Organization
     usage_in_stream: bool = True  # it understands stream_options.include_usage
     max_connections: int = 1_000
@@ -197,7 +209,7 @@ class HttpLoader(LoaderRules):
     """``kind = "http"``: a part of a JSON document from a host named in ``[context] allowed_hosts``."""
 
     kind: Literal["http"] = "http"
-    url: str  # may hold {input}, {user}, {conversation}; values are percent-encoded
+    url: str = field(repr=mask_query)  # may hold {input}, {user}, {conversation}; values are percent-encoded
     method: Literal["GET", "POST"] = "GET"
     headers: dict[str, Secret] = field(factory=dict)
     body: str | None = None  # POST: a JSON template; placeholders become JSON strings
