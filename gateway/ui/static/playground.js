@@ -4,7 +4,7 @@
  * everything it started for it. A run ends in exactly one of: complete, cancelled, refused, failed, broken. */
 
 import { Refused, Unreachable, ask, listModels } from "./api.js";
-import { byId, element, formatMs, plural, showText } from "./dom.js";
+import { byId, element, formatMs, plural } from "./dom.js";
 import { ProviderPanel } from "./provider.js";
 import { Timeline } from "./timeline.js";
 import { AnswerView } from "./view.js";
@@ -157,7 +157,7 @@ function firstToken(run) {
   run.ttftMs = performance.now() - run.startedAt;
   if (timeline.has("first token")) timeline.close("first token", "loaded");
   timeline.freeze("loaded");
-  showText("timeline-total", formatMs(run.ttftMs));
+  view.figures(run);
   view.state("streaming", "Answering …");
 }
 

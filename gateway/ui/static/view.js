@@ -60,6 +60,7 @@ export class AnswerView {
     this.fact("total", formatMs(run.totalMs ?? nowMs - run.startedAt));
     if (run.ttftMs === null) return;
     this.fact("ttft", formatMs(run.ttftMs));
+    showText("timeline-total", formatMs(run.ttftMs));
     const tokens = run.usage?.completion_tokens ?? run.pieces;
     const about = run.usage && !run.usage.estimated ? "" : "≈ ";
     const spanMs = (run.totalMs ?? nowMs - run.startedAt) - run.ttftMs;
