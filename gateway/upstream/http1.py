@@ -1,0 +1,365 @@
+"""One HTTP/1.1 connection to a provider: writes a request, parses the answer, knows whether it can be used again.
+
+The parser is httptools (llhttp in C, strict by default); what it tolerates and we do not is refused here: any transfer
+coding but one ``chunked``, ``101``, versions other than 1.0 and 1.1, heads and trailers beyond :class:`Limits`, framing
+that outweighs the body (chunk extensions without end). Informational answers (1xx) are dropped.
+
+While a large request body waits for the socket, a second task reads: a provider may answer before it took the whole
+body (413, 401). The writing goes on until that answer is complete or the connection fails, then it stops, and the
+connection is not used again. Small bodies, the normal case, are written at once and need no second task.
+
+A connection is used again when the answer ended by its own framing, nothing came after it, the request was written
+whole and both sides want it (RFC 9112 §9.3). Never after HEAD: the parser cannot be told that there is no body, so
+whether something follows could not be known.
+
+Limits: no ``Expect: 100-continue``, no trailers in requests, no upgrade, no CONNECT, no chunked requests (bodies are
+held whole, so their length is known). Content codings are passed through.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import httptools
+import trio
+from attrs import frozen
+
+from gateway.upstream.errors import Kind, TransportError
+from gateway.upstream.wire import Wire
+
+Headers = list[tuple[bytes, bytes]]
+Phase = Literal["pool", "connect", "write", "read"]
+OnPhase = Callable[[Phase], None]
+
+_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [!-~]+")  # method SP target: a token and visible ASCII
+_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+_BROKEN = (OSError, trio.ClosedResourceError)  # the latter: closed on this side, by another task
+_EARLY_ANSWER_BYTES = 65_536  # what is read ahead of an answer that comes before the request was written
+_CHUNK_ALLOWANCE_BYTES = 16  # framing that an honest chunk may cost, whatever its size
+
+
+@frozen(kw_only=True, slots=True)
+class Limits:
+    """What an answer may cost before it is refused."""
+
+    head_bytes: int = 65_536  # status line, headers and informational answers together; trailers again as much
+    header_count: int = 128  # and as many trailers
+    excess_bytes: int = 16_384  # chunk framing beyond what the body explains
+
+
+@frozen(slots=True)
+class HeaderBlock:
+    """Request headers, checked and written out once, to be sent many times.
+
+    Attributes:
+        block: Header lines with their ends, without the empty line.
+        has_host: There is a ``host`` among them; otherwise the origin's is sent.
+    """
+
+    block: bytes
+    has_host: bool
+
+    @classmethod
+    def of(cls, headers: Iterable[tuple[bytes, bytes]]) -> HeaderBlock:
+        """Check and join ``headers``. A ``content-length`` is left out: the transport sends the body's own.
+
+        Raises:
+            TransportError: (``request``) A name or value that HTTP forbids, or a ``transfer-encoding``.
+        """
+        lines = []
+        has_host = False
+        for name, value in headers:
+            if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+                raise TransportError("request", f"header {name!r}: HTTP forbids a character in its name or value")
+            lowered = name.lower()
+            if lowered == b"content-length":
+                continue
+            if lowered == b"transfer-encoding":
+                raise TransportError("request", f"header {name!r}: bodies are sent with their length; leave it out")
+            has_host = has_host or lowered == b"host"
+            lines.append(b"%b: %b\r\n" % (name, value))
+        return cls(b"".join(lines), has_host)
+
+    def plus(self, headers: Iterable[tuple[bytes, bytes]]) -> HeaderBlock:
+        """This block and some headers of one request."""
+        more = HeaderBlock.of(headers)
+        return HeaderBlock(self.block + more.block, self.has_host or more.has_host)
+
+
+def request_head(method: bytes, target: bytes, host: bytes, headers: HeaderBlock, body: bytes) -> bytes:
+    """The request up to and with the empty line.
+
+    Raises:
+        TransportError: (``request``) The method is no token or the target holds anything but visible ASCII.
+    """
+    line = b"%b %b" % (method, target)
+    if not _LINE.fullmatch(line):
+        raise TransportError("request", "method or target: only a token and visible ASCII can be sent; percent-encode")
+    host_line = b"" if headers.has_host else b"host: %b\r\n" % host
+    if body or method in (b"POST", b"PUT", b"PATCH"):
+        return b"%b HTTP/1.1\r\n%b%bcontent-length: %d\r\n\r\n" % (line, host_line, headers.block, len(body))
+    return b"%b HTTP/1.1\r\n%b%b\r\n" % (line, host_line, headers.block)
+
+
+def find(headers: Headers, name: bytes) -> bytes | None:
+    """The first value of ``name`` (lower case)."""
+    for key, value in headers:
+        if key == name:
+            return value
+    return None
+
+
+class Connection:
+    """A wire and a parser; carries one exchange after the other. The ``on_`` methods are the parser's callbacks.
+
+    Attributes:
+        status: Of the answer; 0 until its head is complete.
+        headers, trailers: Of the answer, names in lower case.
+        complete: The last byte of the answer has arrived.
+        reusable: Complete, and the connection can carry the next request.
+        reused: It carried a request before this one.
+        idle_since: For the pool, seconds on the pool's clock.
+    """
+
+    __slots__ = (
+        "_bodyless",
+        "_excess",
+        "_fault",
+        "_head_bytes",
+        "_header_bytes",
+        "_keep_alive",
+        "_label",
+        "_limits",
+        "_parser",
+        "_pieces",
+        "_received",
+        "_surplus",
+        "_until_close",
+        "_written",
+        "complete",
+        "headers",
+        "idle_since",
+        "on_body",
+        "reused",
+        "status",
+        "trailers",
+        "wire",
+    )
+
+    def __init__(self, wire: Wire, label: str, limits: Limits) -> None:
+        self.wire = wire
+        self._label = label
+        self._limits = limits
+        self._pieces: list[bytes] = []
+        self.on_body = self._pieces.append  # straight into the list: no Python frame per chunk
+        self._parser: Any = httptools.HttpResponseParser(self)
+        self.idle_since = 0.0
+        self.reused = False
+
+    def _begin(self, bodyless: bool) -> None:
+        self.status = 0
+        self.headers: Headers = []
+        self.trailers: Headers = []
+        self.complete = False
+        self._bodyless = bodyless
+        self._written = False
+        self._received = False
+        self._surplus = False
+        self._keep_alive = False
+        self._until_close = False
+        self._fault: TransportError | None = None
+        self._head_bytes = 0
+        self._header_bytes = 0
+        self._excess = 0
+        self.wire.sent = False
+
+    async def exchange(self, head: bytes, body: bytes, *, bodyless: bool, on_phase: OnPhase | None) -> None:
+        """Write a request and read the head of its answer (and whatever came with it).
+
+        Args:
+            bodyless: The answer has no body whatever its headers say (HEAD).
+
+        Raises:
+            TransportError: ``write``, ``read`` or ``protocol``; close the connection.
+
+        *Cancellation*: the connection is in an unknown state; close it.
+        """
+        self._begin(bodyless)
+        if on_phase is not None:
+            on_phase("write")
+        try:
+            self._written = self.wire.start(head, body)
+            if not self._written:
+                await self._write_rest()
+        except _BROKEN as exc:
+            await self._answer_despite(exc)
+        if on_phase is not None:
+            on_phase("read")
+        while not self.status:
+            await self._read()
+
+    async def _write_rest(self) -> None:
+        """Write what the socket did not take at once, while watching for an answer that comes early."""
+        broken: Exception | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch, nursery.cancel_scope)
+            try:
+                await self.wire.finish()
+            except _BROKEN as exc:
+                broken = exc  # the watcher goes on: an answer may lie in the socket, and it ends at once
+            else:
+                self._written = True
+                nursery.cancel_scope.cancel()
+        if broken is not None and not self.status:
+            raise broken
+        if self._fault is not None and not self.status:
+            raise self._fault
+
+    async def _watch(self, writing: trio.CancelScope) -> None:
+        try:
+            while not self.complete:
+                await self._read()
+                if sum(map(len, self._pieces)) > _EARLY_ANSWER_BYTES:
+                    return
+        except TransportError as exc:
+            self._fault = exc
+        writing.cancel()
+
+    async def _answer_despite(self, broken: Exception) -> None:
+        """After a failed write: the answer that the provider gave before it closed, if there is one."""
+        failure = self._failed("write", f"the connection broke while the request was written: {broken}")
+        if self._fault is not None or (self.reused and not self.wire.sent):
+            raise failure from broken
+        try:
+            while not self.status:
+                await self._read()
+        except TransportError:
+            raise failure from broken
+
+    async def _read(self) -> None:
+        """Take one network read into the parser."""
+        try:
+            data = await self.wire.recv()
+        except _BROKEN as exc:
+            raise self._failed("read", f"the connection broke before the answer was complete: {exc}") from exc
+        if data:
+            self._received = True
+            self._feed(data)
+        elif self.status and self._until_close:
+            self.complete = True
+        else:
+            what = "in the middle of the answer" if self._received else "without an answer"
+            raise self._failed("read", f"the provider closed the connection {what}", eof=True)
+
+    async def read_body(self) -> bytes:
+        """Body bytes of one network read; b"" once the answer is complete and all was taken.
+
+        Raises:
+            TransportError: ``read`` or ``protocol``; close the connection.
+        """
+        while not self._pieces and not self.complete:
+            if self._fault is not None:
+                raise self._fault
+            await self._read()
+        return self.take_body()
+
+    def take_body(self) -> bytes:
+        """Body bytes that are here already."""
+        pieces = self._pieces
+        if not pieces:
+            return b""
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        return data
+
+    @property
+    def reusable(self) -> bool:
+        return self._keep_alive and self._written and not self._surplus
+
+    def _feed(self, data: bytes) -> None:
+        in_head = not self.status
+        known = len(self._pieces)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as exc:
+            if not self.complete:
+                cause = exc.__context__ if isinstance(exc, httptools.HttpParserCallbackError) else None
+                raise self._failed("protocol", f"not an acceptable HTTP/1.1 answer: {cause or exc}") from exc
+            self._surplus = True
+        if in_head:
+            self._head_bytes += len(data)
+            if not self.status and self._head_bytes > self._limits.head_bytes:
+                raise self._failed("protocol", f"the head is larger than {self._limits.head_bytes} bytes")
+        elif not self.complete:
+            self._weigh(len(data), known)
+
+    def _weigh(self, read_bytes: int, known: int) -> None:
+        """Refuse framing without end: chunk extensions, tiny chunks with large ones, trailers that never stop."""
+        pieces = self._pieces[known:] if known else self._pieces
+        body_bytes = sum(map(len, pieces))
+        honest = 2 * body_bytes + _CHUNK_ALLOWANCE_BYTES * len(pieces)
+        self._excess = max(0, self._excess + read_bytes - body_bytes - honest)
+        if self._excess > self._limits.excess_bytes:
+            raise self._failed("protocol", f"chunk framing exceeds the body by {self._limits.excess_bytes} bytes")
+
+    def _failed(self, kind: Kind, why: str, *, eof: bool = False) -> TransportError:
+        return TransportError(
+            kind,
+            f"{self._label}: {why}",
+            eof=eof,
+            bytes_sent=self.wire.sent,
+            fully_sent=self._written,
+            bytes_received=self._received,
+            reused=self.reused,
+        )
+
+    def close(self, *, reset: bool) -> None:
+        """Close at once; see :meth:`Wire.close`."""
+        self.wire.close(reset=reset)
+        self._parser = None  # it refers to this object: no cycle is left for the collector
+
+    def on_message_begin(self) -> None:
+        if self.complete:
+            raise _Refused("bytes after the answer")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        headers = self.trailers if self.status else self.headers
+        if len(headers) >= self._limits.header_count:
+            raise _Refused(f"more than {self._limits.header_count} headers")
+        self._header_bytes += len(name) + len(value) + 4
+        if self._header_bytes > self._limits.head_bytes:
+            raise _Refused(f"headers larger than {self._limits.head_bytes} bytes")
+        headers.append((name.lower(), value.rstrip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        version = self._parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            raise _Refused(f"HTTP version {version}")
+        if status == 101 or status < 100:
+            raise _Refused(f"status {status}, which nobody asked for")
+        if status < 200:
+            self.headers.clear()
+            return
+        coding = [value for name, value in self.headers if name == b"transfer-encoding"]
+        if coding and (len(coding) > 1 or coding[0].lower() != b"chunked"):
+            raise _Refused("a transfer coding other than one chunked")
+        self.status = status
+        self._header_bytes = 0
+        if self._bodyless:
+            self.complete = True
+            raise _Refused("bytes after a head without body")
+        if not coding and status not in (204, 304):
+            self._until_close = find(self.headers, b"content-length") is None
+
+    def on_message_complete(self) -> None:
+        if self.status:
+            self.complete = True
+            self._keep_alive = self._parser.should_keep_alive()  # the parser forgets it after this callback
+
+
+class _Refused(Exception):
+    """Raised inside a parser callback; :meth:`Connection._feed` makes a ``TransportError`` of it."""
