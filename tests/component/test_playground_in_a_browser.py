@@ -97,7 +97,7 @@ def test_loaders_light_up_side_by_side_and_the_answer_streams_in(stand_in: Stand
     stand_in.go_on.set()
     expect_state(page, "complete")
     expect(page.locator("#answer")).to_have_text("You may return it within 30 days.")
-    expect(page.get_by_role("status").first).to_have_text("Complete, 37 tokens")
+    expect(page.get_by_role("status").filter(visible=True)).to_have_text("Complete, 37 tokens")
     expect(page.locator("#source-list li").first).to_have_text("docsreturns.md")
     facts = {"ttft": "187 ms", "rate": "36.0", "tokens": "37", "prompt": "412", "total": "1.19 s", "queue": "1.5 ms"}
     for fact, text in {**facts, "target": "sim/sim-large, attempt 2", "request": "req-456"}.items():
@@ -201,6 +201,7 @@ def test_a_refusal_is_shown_as_busy_with_a_countdown_and_can_be_tried_again(
     notice = page.locator("#notice")
     expect(notice).to_have_attribute("data-tone", "busy")
     expect(notice).to_contain_text("Busy, again in 2 s")
+    expect(page.get_by_role("status").filter(visible=True)).to_contain_text("Busy, try again in 2 seconds")
     expect(notice).to_contain_text("queue full: 100 waiting (admission.queue)")
     page.clock.run_for(1100)
     expect(notice).to_contain_text("Busy, again in 1 s")
@@ -231,7 +232,7 @@ def test_a_missing_key_is_asked_for_and_kept_in_this_tab_only(
     expect(field).to_be_focused()
     field.fill("sk-wrong")
     page.keyboard.press("Enter")
-    expect(page.locator("#notice")).to_contain_text("does not take this key")
+    expect(page.locator("#key-form")).to_contain_text("does not take this key")
     field.fill(GOOD_KEY)
     page.get_by_role("button", name="Use it").click()
     expect(page.get_by_label("Model or assistant")).to_have_value("support")

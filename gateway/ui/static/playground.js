@@ -4,7 +4,7 @@
  * everything it started for it. A run ends in exactly one of: complete, cancelled, refused, failed, broken. */
 
 import { Refused, Unreachable, ask, listModels } from "./api.js";
-import { byId, element, formatMs, plural } from "./dom.js";
+import { byId, element, formatMs, plural, showText } from "./dom.js";
 import { ProviderPanel } from "./provider.js";
 import { Timeline } from "./timeline.js";
 import { AnswerView } from "./view.js";
@@ -161,9 +161,9 @@ function firstToken(run) {
   view.state("streaming", "Answering …");
 }
 
-function ended(run, state, status) {
+function ended(run, state, status, lanes = "failed") {
   run.totalMs = performance.now() - run.startedAt;
-  timeline.freeze("failed");
+  timeline.freeze(lanes);
   view.state(state, status);
 }
 
@@ -179,13 +179,13 @@ function failed(run, problem) {
     ended(run, "failed", "Failed");
     throw problem; // a fault of this page: the console shall show it
   } else if (problem.status === 401) {
-    ended(run, "refused", "A key is needed");
+    ended(run, "refused", "A key is needed", "skipped");
     askForKey(problem.message, send);
   } else if (problem.busy) {
-    ended(run, "refused", problem.retryAfterS === null ? "Busy" : `Busy, again in ${Math.ceil(problem.retryAfterS)} s`);
+    ended(run, "refused", "Busy", "skipped");
     view.busy(problem.message, problem.retryAfterS, send);
   } else {
-    ended(run, "refused", "Refused");
+    ended(run, "refused", "Refused", "skipped");
     view.notice("error", `Refused: ${problem.code || problem.status}`, problem.message, send);
   }
 }
@@ -195,7 +195,7 @@ function askForKey(reason, then) {
   sessionStorage.removeItem(KEY);
   afterKey = then;
   byId("key-form").hidden = false;
-  view.notice("error", known ? "The gateway does not take this key" : "The gateway wants a key", reason);
+  showText("key-reason", known ? `The gateway does not take this key: ${reason}` : reason);
   byId("key").focus();
 }
 

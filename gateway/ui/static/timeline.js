@@ -6,8 +6,8 @@
 
 import { element, formatMs } from "./dom.js";
 
-const STEPS = [1, 1.5, 2, 3, 4, 5, 6, 8, 10];
-const SHORTEST_AXIS_MS = 50;
+const STEPS = [1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10]; // round numbers that are round in quarters, too
+const SHORTEST_AXIS_MS = 40;
 const TICKS = 4;
 
 export class Timeline {

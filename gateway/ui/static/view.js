@@ -25,6 +25,7 @@ export class AnswerView {
   state(name, status) {
     byId("answer-card").dataset.state = name;
     showText("status", status);
+    showText("status-more", "");
   }
 
   append(text) {
@@ -94,6 +95,7 @@ export class AnswerView {
       this.notice("busy", "Busy", reason, again);
       return;
     }
+    showText("status-more", `, try again in ${Math.ceil(retryAfterS)} seconds: ${reason}`);
     const freeAt = performance.now() + retryAfterS * 1000;
     const leftS = () => Math.ceil((freeAt - performance.now()) / 1000);
     const title = () => `Busy, again in ${leftS()} s`;
@@ -107,6 +109,7 @@ export class AnswerView {
       byId("notice").dataset.tone = "ready";
       showText("notice-title", "Ready to try again");
       showText("status", "Ready to try again");
+      showText("status-more", "");
     }, 100);
   }
 
