@@ -1,0 +1,368 @@
+"""The scenarios: what is asked of a contestant, and which figures come of it.
+
+Each is a value: limits the contestant starts with, features it must have, the metrics of its table and one function
+that runs it once against one started contestant. The first metric of a scenario is the one ratios are drawn from.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from attrs import field, frozen
+
+from benchmarks import procs
+from benchmarks.contestants.base import Feature, Limits, Running
+from benchmarks.driver import Instrument
+
+Figures = dict[str, float | None]
+
+REFUSAL_WORKERS, REFUSAL_QUEUE = 20, 100
+OVERLOAD_WORKERS, OVERLOAD_QUEUE, OVERLOAD_LATENCY_MS, OVERLOAD_FACTOR = 20, 100, 100, 4
+STALL_S = 5.0
+
+
+class Unfit(Exception):
+    """The contestant did not do what the scenario is about, so no figure would mean anything."""
+
+
+@frozen(kw_only=True, slots=True)
+class Metric:
+    """One column. ``better`` says which way is good; ``ratio`` whether it is set in relation to Go."""
+
+    name: str
+    unit: str
+    title: str
+    better: str = "lower"
+    ratio: bool = True
+
+
+@frozen(kw_only=True, slots=True)
+class Bench:
+    """What a scenario's function gets."""
+
+    instrument: Instrument
+    running: Running
+    warmup_s: float
+    window_s: float
+
+
+@frozen(kw_only=True, slots=True)
+class Scenario:
+    """See the module's docstring.
+
+    Attributes:
+        models: Model names a contestant's configuration must know.
+        quick: Part of ``--quick``.
+    """
+
+    name: str
+    text: str
+    run: Callable[[Bench], Figures]
+    metrics: tuple[Metric, ...]
+    needs: frozenset[Feature] = frozenset()
+    limits: Limits = field(factory=Limits)
+    models: tuple[str, ...] = ("unary",)
+    quick: bool = False
+
+
+CPU_REQUEST = Metric(name="cpu_us", unit="µs", title="CPU per request")
+CPU_CHUNK = Metric(name="cpu_us", unit="µs", title="CPU per chunk")
+RATE = Metric(name="per_s", unit="/s", title="throughput", better="higher")
+P50 = Metric(name="p50_ms", unit="ms", title="p50")
+P99 = Metric(name="p99_ms", unit="ms", title="p99")
+FIRST_P50 = Metric(name="first_p50_ms", unit="ms", title="TTFT p50")
+FIRST_P99 = Metric(name="first_p99_ms", unit="ms", title="TTFT p99")
+GAP_P99 = Metric(name="gap_p99_ms", unit="ms", title="gap between chunks p99", ratio=False)
+BUSY = Metric(name="busy_percent", unit="%", title="core in use", ratio=False)
+MEMORY = Metric(name="memory_mb", unit="MB", title="memory", ratio=False)
+
+
+def cost(bench: Bench, *, per: str, fanout: bool = False, **arguments: Any) -> Figures:
+    """A closed loop; CPU is divided by requests or by events (``per``)."""
+    bench.instrument.target(bench.running, fanout=fanout)
+    if fanout:
+        arguments["model"] = bench.running.contestant.fanout_model
+    counted = bench.instrument.ask("closed", warmup_s=bench.warmup_s, window_s=bench.window_s, **arguments)
+    memory = procs.memory_bytes(bench.running.group)
+    return closed_figures(counted, per) | {"memory_mb": memory / 1e6}
+
+
+def closed_figures(counted: dict[str, Any], per: str) -> Figures:
+    """Per-request or per-event figures of one window.
+
+    Raises:
+        Unfit: Nothing was answered, or more than one answer in a hundred was wrong.
+    """
+    count, errors = counted[per], counted["errors"]
+    if not count or errors > counted["requests"] / 100 + (per == "events") * count / 1000:
+        raise Unfit(f"{errors} errors, {count} {per}: {'; '.join(counted['error_texts']) or 'no answer at all'}")
+    cpu, duration_s = counted["cpu_s"], counted["duration_s"]
+    return {
+        "cpu_us": cpu["contestant"] / count * 1e6,
+        "per_s": count / duration_s,
+        "busy_percent": cpu["contestant"] / duration_s * 100,
+        "p50_ms": counted["latency_ms"].get("p50"),
+        "p99_ms": counted["latency_ms"].get("p99"),
+        "first_p50_ms": counted["first_ms"].get("p50"),
+        "first_p99_ms": counted["first_ms"].get("p99"),
+        "gap_p99_ms": counted["gap_ms"].get("p99"),
+        "errors": float(errors),
+        "load_us": cpu["load"] / count * 1e6,
+        "provider_us": cpu["provider"] / count * 1e6,
+    }
+
+
+def refusal(bench: Bench) -> Figures:
+    """Fill workers and line with streams that do not end, then count what a refusal costs."""
+    instrument = bench.instrument
+    instrument.target(bench.running)
+    taken = instrument.ask("hold", model="idle", clients=REFUSAL_WORKERS, timeout_s=10)
+    if taken["started"] != REFUSAL_WORKERS:
+        raise Unfit(f"only {taken['started']} of {REFUSAL_WORKERS} streams started: {taken['error_texts']}")
+    instrument.ask("hold", model="idle", clients=REFUSAL_QUEUE, timeout_s=0.5)
+    window = {"warmup_s": bench.warmup_s, "window_s": bench.window_s}
+    counted = instrument.ask("closed", model="unary", clients=32, expect=429, **window)
+    instrument.ask("leave")
+    return closed_figures(counted, "requests")
+
+
+def overload(bench: Bench) -> Figures:
+    """Find the capacity with as many clients as workers, then offer four times of it in an open loop."""
+    instrument = bench.instrument
+    instrument.target(bench.running)
+    model = f"slow-{OVERLOAD_LATENCY_MS}-8"
+    window = {"warmup_s": bench.warmup_s, "window_s": bench.window_s}
+    closed = instrument.ask("closed", model=model, clients=OVERLOAD_WORKERS, stream=True, **window)
+    calm = closed_figures(closed, "requests")
+    capacity = calm["per_s"] or 0.0
+    duration_s = 1.0 + 2 * bench.window_s
+    offered = OVERLOAD_FACTOR * OVERLOAD_WORKERS * 1000 / OVERLOAD_LATENCY_MS
+    flood = instrument.ask(
+        "open", model=model, rate=offered, duration_s=duration_s, skip_s=1.0, grace_s=10.0, timeout_s=duration_s + 60
+    )
+    unloaded_ms = calm["first_p50_ms"] or 0.0
+    return {
+        "goodput_percent": flood["good_per_s"] / capacity * 100,
+        "capacity_per_s": capacity,
+        "unloaded_ms": unloaded_ms,
+        "first_p99_ms": flood["first_ms"].get("p99"),
+        "bound_ms": OVERLOAD_QUEUE / capacity * 1000 + 1.5 * unloaded_ms,
+        "refused_p99_ms": flood["refused_ms"].get("p99"),
+        "lost_percent": (flood["errors"] + flood["unanswered"]) / flood["sent"] * 100,
+    }
+
+
+def hold(bench: Bench, clients: int, **arguments: Any) -> None:
+    """Gather streams and see that every one started.
+
+    Raises:
+        Unfit: Not all did.
+    """
+    held = bench.instrument.ask("hold", clients=clients, timeout_s=60, **arguments)
+    if held["started"] < clients:
+        raise Unfit(f"only {held['started']} of {clients} streams started in 60 s: {held['error_texts']}")
+
+
+def disconnect(bench: Bench, *, clients: int) -> Figures:
+    """All clients close at once; the delay of each is from its own close to the provider's notice of it."""
+    instrument = bench.instrument
+    instrument.target(bench.running)
+    hold(bench, clients, model="idle", tagged=True)
+    closed_at = instrument.ask("leave")["closed_at"]
+    instrument.provider_active_falls_to(0, timeout_s=10)
+    seen_at = dict(instrument.provider_get("/stats")["left"])
+    delays_ms = sorted((seen_at[tag] - at) * 1000 for tag, at in closed_at.items() if tag in seen_at)
+    never = clients - len(delays_ms)
+    if not delays_ms:
+        raise Unfit("the provider saw no client leave within 10 s")
+    last = len(delays_ms) - 1
+    return {
+        "p50_ms": delays_ms[round(last * 0.5)],
+        "p99_ms": delays_ms[round(last * 0.99)],
+        "max_ms": delays_ms[-1],
+        "never_percent": never / clients * 100,
+    }
+
+
+def idle(bench: Bench, *, clients: int) -> Figures:
+    """Memory with all streams open and silent, less the memory before, by stream."""
+    bench.instrument.target(bench.running)
+    hold(bench, 50, model="idle")
+    before = procs.memory_bytes(bench.running.group)
+    hold(bench, clients, model="idle")
+    bench.instrument.ask("keep", seconds=0.5)
+    after = procs.memory_bytes(bench.running.group)
+    bench.instrument.ask("leave")
+    return {"stream_kb": (after - before) / clients / 1024, "total_mb": after / 1e6}
+
+
+def stalled(bench: Bench, *, clients: int) -> Figures:
+    """Clients read the first bytes of an endless stream and then nothing, while the provider sends what it can."""
+    instrument = bench.instrument
+    instrument.target(bench.running)
+    before = procs.memory_bytes(bench.running.group)
+    hold(bench, clients, model="flood-8", small_window=True)
+    began = time.monotonic()
+    time.sleep(STALL_S * 0.6)
+    during = procs.memory_bytes(bench.running.group)
+    gone = instrument.provider_active_falls_to(0, timeout_s=STALL_S + 5.0)
+    took_s = time.monotonic() - began
+    instrument.ask("leave")
+    return {
+        "stream_kb": (during - before) / clients / 1024,
+        "closed_s": took_s if gone else None,
+        "open_percent": 0.0 if gone else instrument.provider_get("/stats")["active"] / clients * 100,
+    }
+
+
+def cold(bench: Bench) -> Figures:
+    """From the start of the process to the first 200 of its readiness, and its memory half a second later."""
+    time.sleep(0.5)
+    memory = procs.memory_bytes(bench.running.group)
+    bench.instrument.target(bench.running)
+    bench.instrument.ask("closed", model="unary", clients=1, warmup_s=0.0, window_s=0.3)
+    used = procs.memory_bytes(bench.running.group)
+    return {"ready_s": bench.running.ready_s, "memory_mb": memory / 1e6, "used_mb": used / 1e6}
+
+
+def paced(clients: int, *, quick: bool = False) -> Scenario:
+    return Scenario(
+        name=f"paced-{clients}",
+        text=f"{clients} streams, one chunk every 20 ms each",
+        run=partial(cost, per="events", model="paced-20-100000", stream=True, clients=clients, endless=True),
+        metrics=(CPU_CHUNK, RATE, BUSY, FIRST_P99, GAP_P99, MEMORY),
+        needs=frozenset({"stream"}),
+        limits=Limits(workers=clients + 16),
+        models=("paced-20-100000",),
+        quick=quick,
+    )
+
+
+def all_scenarios() -> dict[str, Scenario]:
+    """Every scenario by name, in the order of the report."""
+    known = (
+        Scenario(
+            name="unary-32",
+            text="32 clients, JSON answers of 700 bytes",
+            run=partial(cost, per="requests", model="unary", clients=32),
+            metrics=(CPU_REQUEST, RATE, P50, P99, MEMORY),
+            quick=True,
+        ),
+        Scenario(
+            name="stream-64",
+            text="32 clients, streams of 64 chunks as fast as they go",
+            run=partial(cost, per="requests", model="stream-64", stream=True, clients=32),
+            metrics=(CPU_REQUEST, RATE, FIRST_P50, FIRST_P99, P99, MEMORY),
+            needs=frozenset({"stream"}),
+            models=("stream-64",),
+            quick=True,
+        ),
+        paced(64, quick=True),
+        paced(250),
+        paced(1000),
+        Scenario(
+            name="paced-saturated",
+            text="1,500 streams at 20 ms: more than the core can carry",
+            run=partial(cost, per="events", model="paced-20-100000", stream=True, clients=1500, endless=True),
+            metrics=(CPU_CHUNK, RATE, BUSY, GAP_P99, MEMORY),
+            needs=frozenset({"stream"}),
+            limits=Limits(workers=1516),
+            models=("paced-20-100000",),
+        ),
+        Scenario(
+            name="fanout",
+            text="32 clients; three documents loaded side by side over HTTP, then a JSON answer",
+            run=partial(cost, per="requests", fanout=True, clients=32),
+            metrics=(CPU_REQUEST, RATE, P50, P99, MEMORY),
+            needs=frozenset({"fanout"}),
+            models=("unary", "fanout"),
+            quick=True,
+        ),
+        Scenario(
+            name="refusal",
+            text=f"{REFUSAL_WORKERS} workers and a line of {REFUSAL_QUEUE} taken; 32 clients are refused",
+            run=refusal,
+            metrics=(Metric(name="cpu_us", unit="µs", title="CPU per refusal"), RATE, P50, P99),
+            needs=frozenset({"stream", "admission"}),
+            limits=Limits(workers=REFUSAL_WORKERS, queue=REFUSAL_QUEUE),
+            models=("unary", "idle"),
+            quick=True,
+        ),
+        Scenario(
+            name="overload",
+            text=f"open loop at {OVERLOAD_FACTOR}× capacity: {OVERLOAD_WORKERS} workers, a line of {OVERLOAD_QUEUE}, "
+            f"{OVERLOAD_LATENCY_MS} ms to the first token",
+            run=overload,
+            metrics=(
+                Metric(name="goodput_percent", unit="%", title="goodput kept", better="higher"),
+                Metric(name="capacity_per_s", unit="/s", title="capacity", better="higher", ratio=False),
+                Metric(name="first_p99_ms", unit="ms", title="TTFT p99 of the accepted"),
+                Metric(name="bound_ms", unit="ms", title="queue wait + 1.5 × unloaded TTFT", ratio=False),
+                Metric(name="refused_p99_ms", unit="ms", title="p99 of refusals"),
+                Metric(name="lost_percent", unit="%", title="failed or unanswered", ratio=False),
+            ),
+            needs=frozenset({"stream"}),
+            limits=Limits(workers=OVERLOAD_WORKERS, queue=OVERLOAD_QUEUE),
+            models=(f"slow-{OVERLOAD_LATENCY_MS}-8",),
+        ),
+        Scenario(
+            name="disconnect-1000",
+            text="1,000 clients with silent streams leave at once; time until the provider sees each close",
+            run=partial(disconnect, clients=1000),
+            metrics=(
+                Metric(name="p99_ms", unit="ms", title="p99"),
+                Metric(name="p50_ms", unit="ms", title="p50"),
+                Metric(name="max_ms", unit="ms", title="last"),
+                Metric(name="never_percent", unit="%", title="not within 10 s", ratio=False),
+            ),
+            needs=frozenset({"stream"}),
+            limits=Limits(workers=1016),
+            models=("idle",),
+        ),
+        Scenario(
+            name="idle-5000",
+            text="5,000 open streams that say nothing",
+            run=partial(idle, clients=5000),
+            metrics=(
+                Metric(name="stream_kb", unit="KB", title="memory per stream"),
+                Metric(name="total_mb", unit="MB", title="in all"),
+            ),
+            needs=frozenset({"stream"}),
+            limits=Limits(workers=5100),
+            models=("idle",),
+        ),
+        Scenario(
+            name="stalled-500",
+            text=f"500 clients stop reading a stream that never ends (client_stall_s = {STALL_S:g})",
+            run=partial(stalled, clients=500),
+            metrics=(
+                Metric(name="stream_kb", unit="KB", title="memory per stream"),
+                Metric(name="closed_s", unit="s", title="until the provider is free of all", ratio=False),
+                Metric(name="open_percent", unit="%", title="still open 13 s later", ratio=False),
+            ),
+            needs=frozenset({"stream"}),
+            limits=Limits(workers=600, client_stall_s=STALL_S),
+            models=("flood-8",),
+        ),
+        Scenario(
+            name="cold",
+            text="from the start of the process to the first 200 of its readiness",
+            run=cold,
+            metrics=(
+                Metric(name="ready_s", unit="s", title="ready after"),
+                Metric(name="memory_mb", unit="MB", title="idle memory"),
+                Metric(name="used_mb", unit="MB", title="memory after first use"),
+            ),
+        ),
+        Scenario(
+            name="large",
+            text="8 clients, 1 MB in, 1 MB out",
+            run=partial(cost, per="requests", model="large-1048576", clients=8, padding_bytes=1_048_576),
+            metrics=(CPU_REQUEST, RATE, P50, P99, MEMORY),
+            models=("large-1048576",),
+        ),
+    )
+    return {scenario.name: scenario for scenario in known}
