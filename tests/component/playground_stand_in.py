@@ -157,16 +157,16 @@ class _Handler(BaseHTTPRequestHandler):
             pieces.close()  # type: ignore[attr-defined]
 
     def _support(self) -> Iterator[bytes]:
-        for loader, kind in (("docs", "retrieval"), ("profile", "profile"), ("crm", "http"), ("turns", "context")):
+        yield event("context.skipped", loader="turns", kind="context", reason="no conversation")
+        for loader, kind in (("docs", "retrieval"), ("profile", "profile"), ("crm", "http")):
             yield event("context.started", loader=loader, kind=kind)
         items = [{"source": "returns.md", "chars": 900}, {"source": MARKUP, "chars": 340}]
         yield event("context.loaded", loader="docs", ms=31.5, items=items, chars=1240)
         yield event("context.loaded", loader="profile", ms=12.0, items=[], chars=0)
         yield event("context.failed", loader="crm", ms=200.0, reason="timed out after 200 ms")
-        yield event("context.skipped", loader="turns", reason="no conversation")
         yield event("of.a.later.version", anything=1)
-        yield event("model.started", target="sim/sim-large", model="chat", attempt=2)
         self.stand_in.go_on.wait(20)
+        yield event("model.started", target="sim/sim-large", model="chat", attempt=2)
         for text in ("You may ", "return it ", "within 30 days."):
             yield event("text.delta", text=text)
         yield event("usage", prompt_tokens=412, completion_tokens=37, total_tokens=449, estimated=False)

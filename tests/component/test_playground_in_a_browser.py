@@ -92,10 +92,12 @@ def test_loaders_light_up_side_by_side_and_the_answer_streams_in(stand_in: Stand
     for name, state in {"docs": "loaded", "profile": "loaded", "crm": "failed", "turns": "skipped"}.items():
         expect(lane(page, name)).to_have_attribute("data-state", state)
     expect(lane(page, "crm")).to_contain_text("timed out after 200 ms")
-    expect(lane(page, "chat")).to_have_attribute("data-state", "running")
+    expect(lane(page, "model")).to_have_attribute("data-state", "running")
     expect(page.get_by_role("button", name="Cancel")).to_be_enabled()
     stand_in.go_on.set()
     expect_state(page, "complete")
+    expect(lane(page, "model")).to_have_attribute("data-state", "loaded")
+    expect(lane(page, "model").locator(".kind")).to_have_text("sim/sim-large")
     expect(page.locator("#answer")).to_have_text("You may return it within 30 days.")
     expect(page.get_by_role("status").filter(visible=True)).to_have_text("Complete, 37 tokens")
     expect(page.locator("#source-list li").first).to_have_text("docsreturns.md")

@@ -11,6 +11,7 @@ import { AnswerView } from "./view.js";
 
 const KEY = "sluice-key";
 const FIGURES_EVERY_MS = 100;
+const MODEL = "model"; // the lane that waits for the first token
 
 const view = new AnswerView();
 const timeline = new Timeline(byId("timeline"));
@@ -63,7 +64,7 @@ async function send() {
   const ticking = setInterval(() => view.figures(run), FIGURES_EVERY_MS);
   try {
     const asked = question();
-    if (asked.kind !== "assistant") timeline.open("first token", { label: asked.model, kind: "model" });
+    timeline.open(MODEL);
     for await (const event of ask(asked, sessionStorage.getItem(KEY), run.controller.signal)) handle(run, event);
   } catch (problem) {
     failed(run, problem);
@@ -88,12 +89,15 @@ const HANDLERS = {
   open(run, { target, queueMs, requestId }) {
     if (target) view.fact("target", target);
     if (requestId) view.fact("request", requestId);
-    if (queueMs === null) return;
-    view.fact("queue", formatMs(queueMs));
-    timeline.open("queue", { atMs: 0, first: true });
-    timeline.close("queue", "loaded", { ms: queueMs });
+    if (queueMs !== null) {
+      view.fact("queue", formatMs(queueMs));
+      timeline.open("queue", { atMs: 0, first: true });
+      timeline.close("queue", "loaded", { ms: queueMs });
+    }
+    timeline.open(MODEL, { kind: target ?? "", atMs: queueMs ?? 0 });
   },
   "context.started"(run, { loader, kind }) {
+    timeline.remove(MODEL); // it comes after the context
     timeline.open(`loader ${loader}`, { label: loader, kind });
     view.state("loading", "Loading context …");
   },
@@ -101,18 +105,20 @@ const HANDLERS = {
     const note = items.length === 0 ? "nothing found" : `${plural(items.length, "item")}, ${plural(chars, "character")}`;
     timeline.close(`loader ${loader}`, "loaded", { ms, note });
     view.sources(loader, items);
+    contextEnded();
   },
   "context.failed"(run, { loader, ms, reason }) {
     timeline.close(`loader ${loader}`, "failed", { ms, note: reason });
+    contextEnded();
   },
-  "context.skipped"(run, { loader, reason }) {
+  "context.skipped"(run, { loader, kind, reason }) {
+    timeline.open(`loader ${loader}`, { label: loader, kind });
     timeline.close(`loader ${loader}`, "skipped", { ms: 0, note: reason });
   },
   "model.started"(run, { target, model, attempt }) {
     const again = attempt > 1 ? `, attempt ${attempt}` : "";
     view.fact("target", `${target ?? model}${again}`);
-    timeline.open("first token", { label: model ?? target, kind: "model" });
-    view.state("waiting", "Waiting for the first token …");
+    timeline.describe(MODEL, target ?? model);
   },
   "text.delta"(run, { text }) {
     firstToken(run);
@@ -152,10 +158,16 @@ function handle(run, event) {
   HANDLERS[event.type]?.(run, event); // an event of a later version is not an error
 }
 
+/* The gateway asks the model as soon as the last loader has ended, and tells of it with the first token. */
+function contextEnded() {
+  if (!timeline.quiet) return;
+  timeline.open(MODEL);
+  view.state("waiting", "Waiting for the first token …");
+}
+
 function firstToken(run) {
   if (run.ttftMs !== null) return;
   run.ttftMs = performance.now() - run.startedAt;
-  if (timeline.has("first token")) timeline.close("first token", "loaded");
   timeline.freeze("loaded");
   view.figures(run);
   view.state("streaming", "Answering …");

@@ -35,19 +35,20 @@ export class Timeline {
     return performance.now() - this.#startedAt;
   }
 
-  /** Open a lane that grows until it is closed. */
+  /** Open a lane that grows until it is closed; one of the same name makes way. */
   open(name, { label = name, kind = "", atMs = this.elapsedMs, first = false } = {}) {
-    this.#lanes.get(name)?.row.remove();
+    this.remove(name);
     const row = element("div", { className: "lane", state: "running" });
     const bar = element("span", { className: "bar" });
     const track = element("span", { className: "track" });
     track.append(bar);
     const chip = element("span", { className: "chip" });
-    chip.append(element("span", { className: "name", text: label }));
-    if (kind && kind !== label) chip.append(element("span", { className: "kind", text: kind }));
+    const kindOf = element("span", { className: "kind", text: kind === label ? "" : kind });
+    chip.title = `${label} ${kind}`;
+    chip.append(element("span", { className: "name", text: label }), kindOf);
     const time = element("span", { className: "time", text: "" });
     row.append(chip, track, time, element("span", { className: "note" }));
-    this.#lanes.set(name, { row, bar, time, atMs, ms: null });
+    this.#lanes.set(name, { row, chip, kind: kindOf, bar, time, atMs, ms: null });
     if (first) this.#root.prepend(row);
     else this.#root.lastElementChild.before(row);
     this.#draw();
@@ -64,8 +65,22 @@ export class Timeline {
     this.#draw();
   }
 
-  has(name) {
-    return this.#lanes.has(name);
+  remove(name) {
+    this.#lanes.get(name)?.row.remove();
+    this.#lanes.delete(name);
+  }
+
+  /** Say what a lane turned out to be. */
+  describe(name, kind) {
+    const lane = this.#lanes.get(name);
+    if (lane === undefined) return;
+    lane.chip.title = `${name} ${kind}`;
+    lane.kind.textContent = kind;
+  }
+
+  /** Nothing grows. */
+  get quiet() {
+    return [...this.#lanes.values()].every((lane) => lane.ms !== null);
   }
 
   /** The first token is here, or nothing more will come: the axis stays as it is. */
