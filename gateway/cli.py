@@ -144,7 +144,7 @@ def sim(
     try:
         trio.run(run, *bind, behaviour, api_key, seed)
     except OSError as error:
-        raise click.ClickException(f"cannot listen on {bind[0]}:{bind[1]}: {error.strerror or error}") from error
+        raise click.ClickException(str(error)) from error
 
 
 @sluice.command(short_help="Index a folder for retrieval loaders.")

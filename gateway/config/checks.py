@@ -22,7 +22,7 @@ FaultSink = Callable[[str, str], object]
 
 _NAME_CHARS = 200
 _LOADER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
-_PLACEHOLDER = re.compile(r"(?<!\{)\{(" + _LOADER_NAME.pattern + r")\}(?!\})")
+_PLACEHOLDER = re.compile(r"(?<![{$])\{(" + _LOADER_NAME.pattern + r")\}(?!\})")
 
 
 def check(config: Config, fault: FaultSink) -> None:
