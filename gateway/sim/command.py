@@ -21,8 +21,8 @@ async def run(host: str, port: int, behaviour: Behaviour, api_key: str | None, s
 class _Announcement:
     """Tells a person where the simulator listens."""
 
-    def started(self, address: tuple[str, int]) -> None:
-        host, port = address
+    def started(self, value: tuple[str, int] | None = None) -> None:
+        host, port = value or ("", 0)
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         sys.stdout.write(
             f"simulated provider on {url}/v1 (counters: {url}/stats)\n"

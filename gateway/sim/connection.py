@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable
 import httptools
 import orjson
 import trio
-from attrs import frozen
+from attrs import evolve, frozen
 
 from gateway.sim.request import ApiError
 from gateway.sim.stats import Counters
@@ -83,13 +83,10 @@ class Connection:
         if sent == len(data):
             return
         rest = memoryview(data)[sent:]
-        self._counters.blocked += 1
-        try:
+        with self._counters.blocking():
             while rest:
                 await trio.lowlevel.wait_writable(self._sock)
                 rest = rest[self._try_send(rest) :]
-        finally:
-            self._counters.blocked -= 1
 
     def reset(self) -> None:
         """Make the close that follows a TCP reset instead of an orderly end."""
@@ -165,14 +162,19 @@ class _Inbox:
         if self.refusal is not None:
             return
         if not self._in_body:
-            self._head_bytes += len(data)
+            self._fed_bytes += len(data)
         try:
             self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:  # nothing is upgraded here; what follows is no longer ours to parse
+            if self.requests:
+                self.requests[-1] = evolve(self.requests[-1], keep=False)
+            self.refusal = self.refusal or ApiError(400, "No protocol but HTTP/1.1 is spoken here.")
+            return
         except httptools.HttpParserError:
             self.refusal = self.refusal or ApiError(400, "This is not HTTP/1.1 as RFC 9112 defines it.")
             return
-        if not self._in_body and self._head_bytes > MAX_HEAD_BYTES:
-            self.refusal = ApiError(431, f"The head of the request exceeds {MAX_HEAD_BYTES} bytes.")
+        if not self._in_body and self._fed_bytes > MAX_HEAD_BYTES:
+            self._refuse_head()
         elif len(self.requests) > MAX_PIPELINED:
             self.refusal = ApiError(400, f"More than {MAX_PIPELINED} requests are pipelined; wait for answers.")
 
@@ -186,6 +188,7 @@ class _Inbox:
     def on_message_begin(self) -> None:
         self._in_body = False
         self._head_bytes = 0
+        self._fed_bytes = 0
         self._url = b""
         self._headers: dict[str, str] = {}
         self._body: list[bytes] = []
@@ -193,8 +196,10 @@ class _Inbox:
 
     def on_url(self, url: bytes) -> None:
         self._url += url
+        self._head_bytes += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_bytes += len(name) + len(value)
         self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
@@ -202,6 +207,8 @@ class _Inbox:
         declared = self._headers.get("content-length", "0")
         if declared.isdigit() and int(declared) > self._max_body_bytes:
             self._refuse_body()
+        elif self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse_head()
         elif "expect" in self._headers:
             self._expects = True
 
@@ -214,7 +221,7 @@ class _Inbox:
 
     def on_message_complete(self) -> None:
         self._in_body = self._expects = False
-        self._head_bytes = 0
+        self._fed_bytes = 0
         if self.refusal is not None:
             return
         self.requests.append(
@@ -226,6 +233,9 @@ class _Inbox:
                 keep=self._parser.should_keep_alive(),
             )
         )
+
+    def _refuse_head(self) -> None:
+        self.refusal = ApiError(431, f"The head of the request exceeds {MAX_HEAD_BYTES} bytes.")
 
     def _refuse_body(self) -> None:
         self._body.clear()

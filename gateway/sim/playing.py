@@ -61,7 +61,7 @@ class Player:
                 await trio.sleep_until(due)
                 due += interval_s
             await self._connection.send(start + data)
-            self._counters.tokens_sent += tokens
+            self._counters.sent(tokens)
             start = b""
         return await self._end_stream(completion)
 
@@ -93,7 +93,7 @@ class Player:
             await self._connection.send(start + body[: len(body) // 2])
             return await self._break_off(ending[1])
         await self._connection.send(start + body)
-        self._counters.tokens_sent += tokens
+        self._counters.sent(tokens)
         return self._keep
 
     async def refuse(self, error: ApiError) -> bool:

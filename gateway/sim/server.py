@@ -16,6 +16,7 @@ import socket
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from urllib.parse import unquote
 
 import orjson
@@ -92,6 +93,14 @@ class Simulator:
     def statistics(self) -> Statistics:
         """What has been done since the start or the last :meth:`reset`."""
         return self._counters.snapshot()
+
+    async def until(self, holds: Callable[[Statistics], bool]) -> Statistics:
+        """Wait until the statistics satisfy ``holds``, e.g. ``lambda now: now.active == 0``; for tests.
+
+        Returns:
+            The statistics that did. Bound it with a deadline of your own.
+        """
+        return await self._counters.until(holds)
 
     def reset(self) -> None:
         """Begin counting and flapping anew; what is active now counts as started."""

@@ -8,10 +8,11 @@ says so is finished: the client got what was meant for it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import trio
 from attrs import asdict, frozen
 
 
@@ -58,6 +59,7 @@ class Counters:
         self.active = 0
         self.connections = 0
         self.blocked = 0
+        self._watchers = trio.lowlevel.ParkingLot()
         self.reset()
 
     def reset(self) -> None:
@@ -66,6 +68,18 @@ class Counters:
         self.peak_connections = self.connections
         self.finished = self.cancelled = self.tokens_sent = self.refused = self.errors = 0
         self.by_fault: Counter[str] = Counter()
+        self._changed()
+
+    async def until(self, holds: Callable[[Statistics], bool]) -> Statistics:
+        """Wait until a snapshot satisfies ``holds``; it is asked again after every change."""
+        while not holds(snapshot := self.snapshot()):
+            await self._watchers.park()
+        return snapshot
+
+    def sent(self, tokens: int) -> None:
+        """Count tokens that were handed to the network."""
+        self.tokens_sent += tokens
+        self._changed()
 
     @contextmanager
     def request(self, fault: str | None) -> Iterator[None]:
@@ -75,6 +89,7 @@ class Counters:
         self.peak_active = max(self.peak_active, self.active)
         if fault is not None:
             self.by_fault[fault] += 1
+        self._changed()
         try:
             yield
         except BaseException:
@@ -84,15 +99,29 @@ class Counters:
             self.finished += 1
         finally:
             self.active -= 1
+            self._changed()
+
+    @contextmanager
+    def blocking(self) -> Iterator[None]:
+        """Count one write that waits for its client."""
+        self.blocked += 1
+        self._changed()
+        try:
+            yield
+        finally:
+            self.blocked -= 1
+            self._changed()
 
     @contextmanager
     def connection(self) -> Iterator[None]:
         self.connections += 1
         self.peak_connections = max(self.peak_connections, self.connections)
+        self._changed()
         try:
             yield
         finally:
             self.connections -= 1
+            self._changed()
 
     def snapshot(self) -> Statistics:
         return Statistics(
@@ -109,3 +138,7 @@ class Counters:
             peak_connections=self.peak_connections,
             blocked=self.blocked,
         )
+
+    def _changed(self) -> None:
+        if self._watchers:
+            self._watchers.unpark_all()

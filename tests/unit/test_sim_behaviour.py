@@ -1,0 +1,111 @@
+"""The grammar of the simulated provider's settings: what a name or header means, and what is refused."""
+
+from __future__ import annotations
+
+import random
+import statistics
+
+import pytest
+
+from gateway.sim.behaviour import MAX_DELAY_S, Behaviour, SettingError, from_header, from_model
+
+
+@pytest.mark.parametrize(
+    ("model", "wanted"),
+    [
+        ("sim", Behaviour()),
+        ("sim-ttft=0.2-tps=50-tokens=64", Behaviour(ttft_s=0.2, tokens_per_s=50, tokens=64)),
+        ("sim-sigma=0.5-tail=0.01-tail_factor=20", Behaviour(ttft_sigma=0.5, ttft_tail=0.01, ttft_tail_factor=20)),
+        ("sim-status=503", Behaviour(status=503)),
+        ("sim-status=429-retry_after=2", Behaviour(status=429, retry_after_s=2)),
+        ("sim-reset", Behaviour(reset=True)),
+        ("sim-silence", Behaviour(silence=True)),
+        ("sim-slow=20", Behaviour(slow_s=20)),
+        ("sim-cut=40", Behaviour(cut_after=40)),
+        ("sim-stall=20", Behaviour(stall_after=20)),
+        ("sim-error=3", Behaviour(error_after=3)),
+        ("sim-malformed=10-nodone", Behaviour(malformed_at=10, no_done=True)),
+        ("sim-flap=3", Behaviour(flap=3)),
+        ("sim-echo", Behaviour(echo=True)),
+    ],
+)
+def test_a_model_name_carries_settings(model: str, wanted: Behaviour) -> None:
+    assert from_model(model, Behaviour()) == wanted
+
+
+@pytest.mark.parametrize(
+    "model", ["gpt-4o-mini", "simulation-reset", "sim-large", "sim-2026-01", "o3", "", "-sim-reset"]
+)
+def test_any_other_name_is_only_a_name(model: str) -> None:
+    base = Behaviour(ttft_s=1)
+    assert from_model(model, base) == base
+
+
+def test_later_settings_win_and_off_takes_them_back() -> None:
+    base = Behaviour(ttft_s=1, tokens=10, cut_after=5)
+    named = from_model("sim-tokens=20-cut=0", base)
+    assert named == Behaviour(ttft_s=1, tokens=20, cut_after=0)
+    assert from_header("tokens=off, cut=off,reset=1", named) == Behaviour(ttft_s=1, reset=True)
+    assert from_header("reset=0", Behaviour(reset=True)) == Behaviour()
+    assert from_header(" , ", base) == base
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("ttft=soon", r"ttft=soon: needs a number from 0 to 86400"),
+        ("ttft=nan", r"ttft=nan: needs a number"),
+        ("ttft=inf", r"ttft=inf: needs a number"),
+        ("ttft", r"ttft=: needs a number"),
+        ("tail=2", r"tail=2: needs a number from 0 to 1"),
+        ("tokens=1.5", r"tokens=1.5: needs a whole number from 0 to 100000"),
+        ("tokens=99999999999999999999", r"needs a whole number"),
+        ("tokens=²", r"needs a whole number"),
+        ("status=200", r"status=200: needs a whole number from 400 to 599, e.g. status=400"),
+        ("malformed=0", r"malformed=0: needs a whole number from 1"),
+        ("reset=yes", r"reset=yes: is a switch"),
+        ("speed=9", r"unknown setting 'speed'; known are ttft, sigma"),
+    ],
+)
+def test_a_bad_setting_is_refused_with_what_would_do(setting: str, message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        from_header(setting, Behaviour())
+    with pytest.raises(SettingError, match=message):
+        from_model(f"sim-{setting}", Behaviour())
+
+
+@pytest.mark.parametrize(
+    ("settings", "fault"),
+    [
+        ("", None),
+        ("ttft=9", None),
+        ("status=500,reset", "status"),
+        ("reset,silence", "reset"),
+        ("slow=1,cut=3", "slow"),
+        ("cut=3,stall=2", "stall"),
+        ("error=0,nodone", "error"),
+        ("malformed=1,nodone", "malformed"),
+        ("nodone", "nodone"),
+    ],
+)
+def test_the_first_fault_gives_its_name(settings: str, fault: str | None) -> None:
+    assert from_header(settings, Behaviour()).fault == fault
+
+
+def test_flapping_fails_with_the_fault_that_is_set_or_503() -> None:
+    assert Behaviour(flap=2).failing().status == 503
+    both = Behaviour(flap=2, cut_after=3, tokens=5, ttft_s=0.1)
+    assert both.failing() == both
+    assert both.working() == Behaviour(tokens=5, ttft_s=0.1)
+
+
+def test_time_to_first_token_is_fixed_or_log_normal_with_a_tail() -> None:
+    rng = random.Random(7)
+    assert {Behaviour(ttft_s=0.3).draw_ttft_s(rng) for _ in range(20)} == {0.3}
+    spread = [Behaviour(ttft_s=0.3, ttft_sigma=0.5).draw_ttft_s(rng) for _ in range(2_000)]
+    assert statistics.median(spread) == pytest.approx(0.3, rel=0.1)
+    assert max(spread) > 3 * min(spread)
+    tailed = [Behaviour(ttft_s=0.1, ttft_tail=0.1, ttft_tail_factor=50).draw_ttft_s(rng) for _ in range(2_000)]
+    assert set(tailed) == {0.1, 5.0}
+    assert 120 < tailed.count(5.0) < 280
+    assert Behaviour(ttft_s=MAX_DELAY_S, ttft_tail=1).draw_ttft_s(rng) == MAX_DELAY_S
