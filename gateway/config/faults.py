@@ -64,7 +64,9 @@ def shown(value: str) -> str:
     """The value as a message may show it: quoted and cut, or only the variable's name if it came from one."""
     if isinstance(value, FromEnvironment):
         return "the value of " + ", ".join(f"${{{name}}}" for name in value.variables)
-    return f"'{value}'" if len(value) <= _SHOWN_CHARS else f"'{value[:_SHOWN_CHARS]}…'"
+    # What a terminal would obey instead of showing is spelled out.
+    visible = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in value)
+    return f"'{visible}'" if len(visible) <= _SHOWN_CHARS else f"'{visible[:_SHOWN_CHARS]}…'"
 
 
 def suggest(wrong: str, known: Iterable[str], *, otherwise: str = "") -> str:

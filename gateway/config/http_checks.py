@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from gateway.config.faults import join, shown, suggest
 from gateway.config.read import HOLE
@@ -23,6 +23,7 @@ LOADER_PLACEHOLDERS = ("input", "user", "conversation")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, 5.6.2
 _HOST_ENTRY = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?")
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_JSON_PIECE = re.compile(r'"(?:\\.|[^"\\])*"|' + _PLACEHOLDER.pattern)
 _OWN_HEADERS = frozenset(
     {"host", "content-length", "transfer-encoding", "connection", "keep-alive", "te", "trailer", "upgrade", "expect"}
 )
@@ -107,7 +108,11 @@ def _check_loader_url(url: str, path: str, hosts: Iterable[str] | None, fault: _
         return
     # What stands for a placeholder here is as harmless as the percent-encoded value will be.
     parts = _split(_PLACEHOLDER.sub("x", url), path, fault)
-    if parts is None or hosts is None:
+    if parts is None:
+        return
+    if any(unquote(segment) in (".", "..") for segment in parts.path.split("/")):
+        fault(path, "has a '.' or '..' in its path; write where it leads to")
+    if hosts is None:
         return
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
     port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -123,9 +128,18 @@ def _check_placeholders(text: str, path: str, fault: _FaultSink) -> None:
             fault(path, f"a placeholder is not known here{suggest(name, LOADER_PLACEHOLDERS)}")
 
 
+def _sample(piece: re.Match[str]) -> str:
+    """Outside of a string a placeholder becomes a whole string; inside of one it changes nothing about the syntax."""
+    return '""' if piece.group().startswith("{") else piece.group()
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
 def _check_body(body: str, path: str, fault: _FaultSink) -> None:
     _check_placeholders(body, path, fault)
     try:
-        json.loads(_PLACEHOLDER.sub("0", body))
+        json.loads(_JSON_PIECE.sub(_sample, body), parse_constant=_refuse)
     except (ValueError, RecursionError):
         fault(path, 'is no JSON once its placeholders are filled in, as in {"query": {input}, "limit": 3}')

@@ -240,12 +240,6 @@ class Key:
     priority: Priority = "normal"
     models: tuple[str, ...] = ()  # models and assistants it may ask for, "openai/*" too; empty: all
 
-    def may_ask(self, asked: str) -> bool:
-        """Whether this key may ask for the model or assistant ``asked``."""
-        return not self.models or any(
-            asked == name or (name.endswith("*") and asked.startswith(name[:-1])) for name in self.models
-        )
-
 
 @frozen(kw_only=True)
 class Config:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.config import Config, Key, Model, Secret, Target
+from gateway.config import Config, Model, Target
 
 
 def model(name: str, target: str) -> Model:
@@ -38,17 +38,3 @@ def test_the_exact_name_wins_and_then_the_longest_prefix(asked: str, sent: str) 
 def test_a_name_that_nothing_matches_is_none() -> None:
     config = Config(model=(model("openai/*", "*"), model("chat", "gpt")))
     assert [config.find_model(asked) for asked in ("openai/", "chat2", "cha", "")] == [None] * 4
-
-
-@pytest.mark.parametrize(
-    ("models", "asked", "allowed"),
-    [
-        ((), "anything", True),
-        (("chat",), "chat", True),
-        (("chat",), "chatter", False),
-        (("openai/*",), "openai/o3", True),
-        (("openai/*", "chat"), "groq/o3", False),
-    ],
-)
-def test_a_key_may_ask_for_what_it_lists(models: tuple[str, ...], asked: str, allowed: bool) -> None:
-    assert Key(name="k", secret=Secret("s"), models=models).may_ask(asked) is allowed

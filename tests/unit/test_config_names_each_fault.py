@@ -195,6 +195,10 @@ HTTP_LOADERS = [
      "method: is GET, which sends no body; write method = \"POST\" or remove 'body'"),
     (http('url = "https://crm.example.com/"\nmethod = "POST"\nbody = "{"'),
      'body: is no JSON once its placeholders are filled in, as in {"query": {input}, "limit": 3}'),
+    (http('url = "https://crm.example.com/"\nmethod = "POST"\nbody = "[{input} {user}, NaN]"'),
+     'body: is no JSON once its placeholders are filled in, as in {"query": {input}, "limit": 3}'),
+    (http('url = "https://crm.example.com/a/%2e%2E/{user}"'),
+     "url: has a '.' or '..' in its path; write where it leads to"),
     (http('url = "https://crm.example.com/"\npointer = "data/0"'),
      "pointer: 'data/0' is no JSON pointer (RFC 6901): empty, or '/' before every step, as in /data/0"),
     (http('url = "https://crm.example.com/"\nheaders = { X = "a\\u0000" }'),
@@ -244,6 +248,17 @@ def test_tls_needs_both_files_and_both_readable(tmp_path: Path, monkeypatch: pyt
     assert faults_of("server.tls_cert = 'no.pem'\nserver.tls_key = 'folder'") == [
         "server.tls_cert: no readable file at 'no.pem'",
         "server.tls_key: no readable file at 'folder'",
+    ]
+
+
+@pytest.mark.parametrize("body", ['{"q": {input}, "{user}": "for {user}"}', "{ {user}: 1 }", '"\\"{input}"', "{input}"])
+def test_a_body_with_placeholders_inside_and_outside_of_strings_is_json(body: str) -> None:
+    assert faults_of(http(f"url = 'https://crm.example.com/'\nmethod = 'POST'\nbody = '''{body}'''")) == []
+
+
+def test_a_message_spells_out_what_a_terminal_would_obey() -> None:
+    assert faults_of('log.level = "\\u001b[2Jinfo"') == [
+        "log.level: '\\x1b[2Jinfo' is not known here; did you mean 'info'?"
     ]
 
 
