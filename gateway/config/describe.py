@@ -16,6 +16,7 @@ import attrs
 
 from gateway.config.address import parse_address
 from gateway.config.faults import quote_key
+from gateway.config.http_checks import host_in_url
 from gateway.config.tree import MASK, Config, Provider, Secret, mask_query
 
 _SHORT_SECRET_CHARS = 16
@@ -115,8 +116,7 @@ def _provider_advice(provider: Provider, path: str, *, used: bool) -> Iterator[s
         yield f"{path}: no model has '{provider.name}' as a target"
     parts = urlsplit(provider.base_url)
     # The port does not matter to the question, but an address has one.
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-    local = parse_address(f"{host}:80").is_loopback
+    local = parse_address(f"{host_in_url(parts)}:80").is_loopback
     if provider.api_key is None and not provider.headers and not local:
         yield f"{path}.api_key: not set, and no headers either; the provider will probably refuse every request"
     if parts.scheme == "http" and not local:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from gateway.config.address import parse_address
 from gateway.config.faults import join, shown, suggest
 from gateway.config.read import HOLE
 from gateway.config.tree import HttpLoader, Secret
@@ -53,7 +54,18 @@ def _split(url: str, path: str, fault: _FaultSink) -> SplitResult | None:
     if "@" in parts.netloc:
         fault(path, "holds a user or password; put the secret into a header instead")
         return None
+    try:
+        parse_address(f"{host_in_url(parts)}:{port or 80}")
+    except ValueError:
+        fault(path, "is no URL: its host or port cannot be read")
+        return None
     return parts
+
+
+def host_in_url(parts: SplitResult) -> str:
+    """The host in lower case, an IPv6 address in its brackets."""
+    host = parts.hostname or ""
+    return f"[{host}]" if ":" in host else host
 
 
 def check_headers(headers: Mapping[str, Any], path: str, fault: _FaultSink) -> None:
@@ -114,7 +126,7 @@ def _check_loader_url(url: str, path: str, hosts: Iterable[str] | None, fault: _
         fault(path, "has a '.' or '..' in its path; write where it leads to")
     if hosts is None:
         return
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
+    host = host_in_url(parts)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     allowed = {entry.lower() for entry in hosts}
     if host not in allowed and f"{host}:{port}" not in allowed:

@@ -159,6 +159,7 @@ PROVIDERS = [
     (PROVIDER.replace("https://api.openai.com/v1", "api.openai.com"),
      "base_url: must be an absolute URL, as in https://api.example.com/v1"),
     (PROVIDER.replace("api.openai.com", "x:99999"), "base_url: is no URL: its host or port cannot be read"),
+    (PROVIDER.replace("api.openai.com", "exa$mple"), "base_url: is no URL: its host or port cannot be read"),
     (PROVIDER.replace("api.openai.com", "[::1"), "base_url: is no URL: its host or port cannot be read"),
     (PROVIDER.replace("api.", "me:pw@api."),
      "base_url: holds a user or password; put the secret into a header instead"),

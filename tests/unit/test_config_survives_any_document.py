@@ -9,7 +9,7 @@ import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.config import Config, ConfigFaults, Fault, build, load
+from gateway.config import Config, ConfigFaults, Fault, advice, build, describe, load
 from gateway.config.read import HOLE
 from gateway.config.tree import (
     Admission,
@@ -116,6 +116,8 @@ def test_any_document_is_a_configuration_or_faults(document: dict[str, Any]) -> 
     outcome = outcome_of(lambda: build(document, environ={"A": "1\n\x00"}))
     if isinstance(outcome, Config):
         assert repr(HOLE) not in repr(outcome)
+        assert describe(outcome)
+        assert isinstance(advice(outcome), tuple)
     else:
         assert outcome
         assert all(fault.message and fault.path for fault in outcome)
