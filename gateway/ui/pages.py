@@ -44,8 +44,6 @@ CONTENT_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-DEMO_USERS = ()
-DEMO_QUESTIONS = ()
 
 
 @frozen(kw_only=True, slots=True)
@@ -80,8 +78,8 @@ class Pages:
         demo: bool,
         version: str,
         needs_key: bool,
-        users: Sequence[str] = DEMO_USERS,
-        questions: Sequence[str] = DEMO_QUESTIONS,
+        users: Sequence[str] = (),
+        questions: Sequence[str] = (),
         if_none_match: bytes | None = None,
     ) -> Page:
         """The playground.
