@@ -30,6 +30,7 @@ MAX_QUOTE_CHARS = 280
 Finish = Literal["stop", "length", "tool_calls"]
 
 _PIECE = re.compile(r"\s*\S{1,12}")
+_REMARK = re.compile(r"\([^()]*\)")
 
 _FILLER = _PIECE.findall(
     " Nothing above was thought up: a simulated model wrote it, word by word, at the pace it was told to keep,"
@@ -121,7 +122,12 @@ def _quoted(request: ChatRequest, question: str) -> Iterator[str]:
     sourced = [quote for quote in quotes if quote.source]
     for quote in (sourced or quotes)[:MAX_QUOTES]:
         text = relevant(quote.text, question, MAX_QUOTE_CHARS)
-        yield f"According to {quote.source}: {text}" if quote.source else f"My instructions say: {text}"
+        if not quote.source:
+            yield f"My instructions say: {text}"
+        elif _REMARK.fullmatch(text):
+            yield f"From {quote.source} there is nothing {text}."
+        else:
+            yield f"According to {quote.source}: {text}"
 
 
 def _tool_results(request: ChatRequest) -> list[tuple[str, str]]:

@@ -112,15 +112,14 @@ class Connection:
             if not data:
                 return
             self._inbox.feed(data)
-            if self._inbox.take_expectation() and self._try_continue() is None:
-                return
+            if self._inbox.take_expectation():
+                self._tell_to_continue()
             if self._inbox.requests or self._inbox.refusal:
                 self._arrived.unpark()
 
-    def _try_continue(self) -> int | None:
-        with contextlib.suppress(ClientLeft):
-            return self._try_send(CONTINUE)
-        return None
+    def _tell_to_continue(self) -> None:
+        with contextlib.suppress(ClientLeft):  # the next read will find out
+            self._try_send(CONTINUE)
 
     async def _work(self, answer: Answer, scope: trio.CancelScope) -> None:
         with contextlib.suppress(ClientLeft):

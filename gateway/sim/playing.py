@@ -39,6 +39,7 @@ class Player:
         self._behaviour = behaviour
         self._headers = (("x-request-id", f"req_{request_id}"), ("openai-version", "2020-10-01"))
         self._keep = keep
+        self._complete = False  # the stream's own end was written, not a fault's
 
     async def stream(self, completion: Completion, ttft_s: float) -> bool:
         """Play a completion as server-sent events."""
@@ -145,8 +146,6 @@ class Player:
             yield chunk(b"".join(batch)) + LAST_CHUNK, made - written
         elif batch:
             yield chunk(b"".join(batch)), made - written
-
-    _complete = False
 
     async def _end_stream(self, completion: Completion) -> bool:
         ending = self._behaviour.ending

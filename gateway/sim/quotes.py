@@ -1,29 +1,30 @@
 """Finds in a system message what a person would want to see quoted: passages, and the sources they came from.
 
-The gateway places loaded context as blocks ``<context name="docs">…</context>`` in which a line names the source of
-what follows. The reader here is generous: any tag or bracket that names a source will do, so that prompts written by
-hand show up as well. Text outside of blocks is instruction and has no source.
+The gateway places loaded context as blocks, and so may prompts written by hand; text outside of them is instruction::
+
+    <context name="docs">
+    <source name="returns.md › How to send it back">
+    …
+    </source>
+    </context>
+
+A block without ``source`` tags is one passage named after the block; a block that says that it has nothing keeps the
+remark, so that an answer shows what was missing.
 """
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterator
 
 from attrs import frozen
 
-_BLOCK = re.compile(r"<context\b(?P<attributes>[^>]*)>(?P<body>.*?)(?:</context\s*>|\Z)", re.DOTALL | re.IGNORECASE)
-_NAME = re.compile(r"name\s*=\s*[\"']?([^\"'>\s]+)")
-_SOURCE = re.compile(
-    r"""^\s*(?:
-        <\w+\b[^>]*\bsource\s*=\s*"(?P<tag>[^"]*)"[^>]*>
-      | \[(?:\d+\s*[:·]?\s*)?(?P<bracket>[^\]\n]{2,120})\]
-      | (?:[-#*]\s*)?source\s*:\s*(?P<colon>.{1,120}?)\s*$
-    )""",
-    re.VERBOSE | re.IGNORECASE | re.MULTILINE,
-)
-_TAG = re.compile(r"</?[A-Za-z][\w-]*(?:\s[^>]*)?>")
-_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
+_BLOCK = re.compile(r'<context name="(?P<name>[^"]*)">(?P<body>.*?)(?:</context>|\Z)', re.DOTALL)
+_SOURCE = re.compile(r'<source name="(?P<name>[^"]*)">(?P<body>.*?)(?:</source>|\Z)', re.DOTALL)
+_MARKUP = re.compile(r"^[ ]{0,3}#{1,6}[ ].*$|^\s*[-*+>]\s+|\*\*|`", re.MULTILINE)
+_FIELD = re.compile(r"^(\w[\w -]{0,40}: .*[^.!?;])\n(?=\w[\w -]{0,40}: )", re.MULTILINE)
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n\s*\n")
 _WORD = re.compile(r"\w{4,}")
 
 
@@ -39,40 +40,34 @@ def find_quotes(system: str) -> Iterator[Quote]:
     """Passages of a system message in their order, instructions included."""
     end = 0
     for block in _BLOCK.finditer(system):
-        yield from _plain(system[end : block.start()])
+        yield from _quote("", system[end : block.start()])
         end = block.end()
-        name = _NAME.search(block["attributes"])
-        yield from _entries(block["body"], name[1] if name else "the context")
-    yield from _plain(system[end:])
+        entries = list(_SOURCE.finditer(block["body"]))
+        for entry in entries:
+            yield from _quote(entry["name"], entry["body"])
+        if not entries:
+            yield from _quote(block["name"], block["body"])
+    yield from _quote("", system[end:])
 
 
-def _entries(body: str, name: str) -> Iterator[Quote]:
-    """Split a block where a new source begins."""
-    source, start = name, 0
-    for mark in _SOURCE.finditer(body):
-        yield from _plain(body[start : mark.start()], source)
-        source, start = (mark["tag"] or mark["bracket"] or mark["colon"] or name).strip(), mark.end()
-    yield from _plain(body[start:], source)
-
-
-def _plain(text: str, source: str = "") -> Iterator[Quote]:
-    text = _TAG.sub(" ", text).strip()
-    if text:
-        yield Quote(source=source, text=text)
+def _quote(source: str, text: str) -> Iterator[Quote]:
+    if text.strip():
+        yield Quote(source=html.unescape(source), text=html.unescape(text).strip())
 
 
 def relevant(text: str, question: str, limit_chars: int) -> str:
     """The sentences of ``text`` that share most words with ``question``, in their order, within the limit."""
-    flat = " ".join(text.split())
+    plain = _FIELD.sub(r"\1; ", _MARKUP.sub("", text))
+    flat = " ".join(plain.split())
     if len(flat) <= limit_chars:
         return flat
     wanted = set(_WORD.findall(question.lower()))
-    sentences = [" ".join(part.split()) for part in _SENTENCE.split(text) if part.strip()]
+    sentences = [" ".join(part.split()) for part in _SENTENCE.split(plain) if part.strip()]
     ranked = sorted(range(len(sentences)), key=lambda i: (-_shared(sentences[i], wanted), i))
     chosen: set[int] = set()
     room = limit_chars
     for index in ranked:
-        if len(sentences[index]) + 1 <= room:
+        if len(sentences[index]) < room:
             chosen.add(index)
             room -= len(sentences[index]) + 1
     if not chosen:

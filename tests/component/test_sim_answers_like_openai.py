@@ -16,7 +16,7 @@ import trio
 from gateway.sim import Behaviour, Simulator
 from gateway.sim.command import run
 
-QUESTION = [{"role": "user", "content": "How do I descale the machine?"}]
+QUESTION: Any = [{"role": "user", "content": "How do I descale the machine?"}]
 WEATHER = {
     "type": "function",
     "function": {"name": "weather", "parameters": {"properties": {"place": {"type": "string"}}}},
@@ -270,7 +270,7 @@ async def test_what_cannot_be_served_is_answered_before_the_close(
 
 
 async def test_openais_client_gets_a_completion(sdk: openai.AsyncOpenAI) -> None:
-    answer = await sdk.chat.completions.create(model="sim-tokens=4", messages=QUESTION)  # type: ignore[arg-type]
+    answer = await sdk.chat.completions.create(model="sim-tokens=4", messages=QUESTION)
     assert answer.choices[0].message.content == "You asked: “How do"
     assert answer.usage is not None
     assert answer.usage.completion_tokens == 4
@@ -282,10 +282,11 @@ async def test_openais_client_reads_a_stream_with_usage(sdk: openai.AsyncOpenAI)
         model="sim-tokens=4",
         messages=QUESTION,
         stream=True,
-        stream_options={"include_usage": True},  # type: ignore[arg-type]
+        stream_options={"include_usage": True},
     )
     chunks = [chunk async for chunk in stream]
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == "You asked: “How do"
+    assert chunks[-1].usage is not None
     assert chunks[-1].usage.completion_tokens == 4
 
 
@@ -319,7 +320,7 @@ async def test_openais_client_gets_embeddings_and_errors(sdk: openai.AsyncOpenAI
     answer = await sdk.embeddings.create(model="sim", input="one", dimensions=16)
     assert len(answer.data[0].embedding) == 16
     with pytest.raises(openai.RateLimitError) as caught:
-        await sdk.chat.completions.create(model="sim-status=429-retry_after=2", messages=QUESTION)  # type: ignore[arg-type]
+        await sdk.chat.completions.create(model="sim-status=429-retry_after=2", messages=QUESTION)
     assert caught.value.response.headers["retry-after"] == "2"
 
 
