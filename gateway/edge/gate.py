@@ -1,0 +1,46 @@
+"""The gate: says no at the end of a request's headers, before anything was spent on it.
+
+A refusal under overload has to be the cheapest thing the server does, so it is decided by one synchronous call with the
+headers in hand: no task is started, no framework is entered, no byte of the body is read. Who is admitted is none of
+this module's business; it is only the hole in the wall between the server and the admission rules behind it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from attrs import frozen
+
+
+@frozen(slots=True)
+class Reply:
+    """A whole answer that needs no app.
+
+    Attributes:
+        status: 200 to 599.
+        headers: Names in lower case. ``content-length``, ``connection`` and ``date`` are the server's to write.
+        body: Sent as it is, left out for HEAD.
+    """
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
+class Gate(Protocol):
+    """Asked once for each request, in the order of arrival, as soon as its headers are complete."""
+
+    def knock(self, scope: dict[str, Any]) -> Reply | None:
+        """Let the request in, or say what to answer instead.
+
+        Args:
+            scope: The ASGI scope (type ``http``) the app will get. What the gate puts into ``scope["state"]`` (say,
+                a permit) reaches the app.
+
+        Returns:
+            None to let it in: the app is then called in every case, even if the client has left meanwhile, so that what
+            was taken here can be given back there. A reply to refuse: the app never hears of the request.
+
+        Cost: on the path of every request; must not block.
+        """
+        ...
