@@ -1,0 +1,120 @@
+"""The facts of one request, gathered while it runs and told exactly once at its end.
+
+A :class:`Record` is the only mutable value in ``core``: each step of the exchange writes down what it alone knows
+(who, which model, how long the queue took), and the connection that owns the request closes the record in a sync
+``finally``. Metrics, the request log and later the ledger read the closed record; nobody else counts anything, so the
+three cannot disagree.
+
+All instants are seconds on ``trio.current_time()``'s clock.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from attrs import define, field, frozen
+
+
+class Phase(enum.Enum):
+    """How far the request has come; with an outcome it says where it ended."""
+
+    ENTRY = "entry"
+    QUEUE = "queue"
+    BODY = "body"
+    CONTEXT = "context"
+    UPSTREAM = "upstream"  # asked, nothing committed yet
+    STREAM = "stream"  # committed: the client is receiving
+    DONE = "done"
+
+
+class Outcome(enum.Enum):
+    """How the request ended. CANCELLED is the client's leaving: neither a success nor an error."""
+
+    OK = "ok"
+    REFUSED = "refused"  # never started, safe to resend
+    INVALID = "invalid"  # the caller's mistake
+    FAILED = "failed"  # ours or the provider's
+    BROKEN = "broken"  # failed after the commit point
+    CANCELLED = "cancelled"
+
+
+@frozen(kw_only=True, slots=True)
+class Usage:
+    """Tokens of one answer, as the provider reports them, or estimated and marked so."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    estimated: bool = False
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+@frozen(kw_only=True, slots=True)
+class LoaderFact:
+    """One loader's share of a request."""
+
+    loader: str
+    outcome: str
+    ms: float
+
+
+@define(kw_only=True, slots=True)
+class Record:
+    """What is known of one request so far.
+
+    Attributes:
+        request_id: Ours, or the client's own if it was a sane one.
+        endpoint: Path of the endpoint, a bounded set.
+        received_at: When its headers were complete.
+        model: What the client asked for; "" until the body was read.
+        target: ``provider/model`` that answers.
+        target_label: The configured target behind it, from a bounded set; differs where a wildcard was used.
+        upstream_status: The provider's last status, 0 if it gave none.
+        first_token_at: The commit point.
+        events: Content events relayed; the base of the token estimate when no usage was reported.
+        status: What the client was sent, 0 if nothing.
+        code: The error's code, "" without one.
+        detail: For the log only: what lies behind ``code``.
+    """
+
+    request_id: str
+    endpoint: str
+    received_at: float
+    principal: str = "anonymous"
+    priority: str = "normal"
+    phase: Phase = Phase.ENTRY
+    model: str = ""
+    assistant: str = ""
+    stream: bool = False
+    target: str = ""
+    target_label: str = ""
+    attempts: int = 0
+    upstream_status: int = 0
+    queue_s: float = 0.0
+    context_s: float = 0.0
+    loaders: list[LoaderFact] = field(factory=list)
+    asked_at: float = 0.0
+    first_token_at: float = 0.0
+    ended_at: float = 0.0
+    events: int = 0
+    batches: int = 0
+    bytes_out: int = 0
+    usage: Usage | None = None
+    finish_reason: str = ""
+    status: int = 0
+    outcome: Outcome | None = None
+    code: str = ""
+    detail: str = ""
+
+    @property
+    def total_s(self) -> float:
+        return self.ended_at - self.received_at
+
+    @property
+    def ttft_s(self) -> float:
+        """From asking the provider to the commit point; 0 if it was never reached."""
+        return self.first_token_at - self.asked_at if self.first_token_at else 0.0

@@ -1,0 +1,188 @@
+"""Our own dialect, ``POST /v1/orchestrate``: the fan-out told as it happens.
+
+Request: ``{"assistant": name, "input": text | "messages": [...], "user": id, "conversation": id, "stream": bool}``.
+
+With ``stream`` the answer is server-sent events, each with an ``id:`` that counts from 1:
+
+======================  ================================================================
+``context.started``     ``loader, kind``
+``context.loaded``      ``loader, kind, ms, chars, items: [{source, chars}]``
+``context.failed``      ``loader, kind, ms, reason`` (also when its time ran out)
+``context.skipped``     ``loader, kind, reason``
+``model.started``       ``target, model, attempt``
+``text.delta``          ``text``
+``tool.called``         ``id, name, arguments`` once its arguments are whole
+``usage``               ``prompt_tokens, completion_tokens, total_tokens, estimated``
+``done``                ``finish_reason, ttft_ms, total_ms, request_id``: the answer is whole
+``error``               ``code, message, retry_after_s``: it is not; nothing follows
+======================  ================================================================
+
+Without it: one document with the answer, its sources, the loaders' times and the usage.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import orjson
+
+from gateway.core.errors import GatewayError, RequestError
+from gateway.core.facts import Record, Usage
+from gateway.dialects.openai_chat import ChatRequest, Transcript, error_document, parse_request
+from gateway.dialects.sse import encode_event
+from gateway.dialects.voice import LoaderNews
+
+_OWN_FIELDS = frozenset({"assistant", "input", "messages", "user", "conversation", "stream"})
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_encode = msgspec.json.Encoder().encode
+
+
+class _Request(msgspec.Struct):
+    assistant: str
+    input: str | None = None
+    user: str | None = None
+    conversation: str | None = None
+    stream: bool | None = None
+
+
+_request = msgspec.json.Decoder(_Request)
+
+
+class OrchestrateVoice:
+    """One orchestration: numbers its events and keeps what the closing document needs."""
+
+    speaks_early = True
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._transcript = Transcript()
+        self._loaders: list[LoaderNews] = []
+        self.conversation: str | None = None
+
+    def parse(self, body: bytes) -> ChatRequest:
+        """Translate into a chat request for the assistant; fields that are not ours go to the provider.
+
+        Raises:
+            RequestError: 400 that names the field.
+        """
+        try:
+            own = _request.decode(body)
+            fields = _fields.decode(body)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            raise self._explain(body) from None
+        if (own.input is None) == ("messages" not in fields):
+            raise RequestError(
+                "invalid_request", 400, "give either 'input' (a text) or 'messages' (a list), not both", param="input"
+            )
+        self.conversation = own.conversation
+        chat: dict[str, Any] = {name: raw for name, raw in fields.items() if name not in _OWN_FIELDS}
+        chat["model"] = own.assistant
+        chat["messages"] = fields.get("messages", [{"role": "user", "content": own.input}])
+        chat["stream"] = bool(own.stream)
+        if own.user is not None:
+            chat["user"] = own.user
+        if own.stream:
+            chat["stream_options"] = {"include_usage": True}
+        return parse_request(_encode(chat))
+
+    @staticmethod
+    def _explain(body: bytes) -> RequestError:
+        try:
+            orjson.loads(body)
+            _request.decode(body)
+        except msgspec.ValidationError as error:
+            what, _, path = str(error).partition(" - at `$.")
+            param = path.rstrip("`") or "assistant"
+            return RequestError("invalid_request", 400, f"{param}: {what}", param=param)
+        except (ValueError, RecursionError) as error:
+            return RequestError("invalid_json", 400, f"the body is not valid JSON: {error}")
+        return RequestError("invalid_json", 400, "the body is not a JSON object")
+
+    def context(self, news: LoaderNews) -> bytes:
+        about: dict[str, Any] = {"loader": news.loader, "kind": news.kind}
+        if not news.outcome:
+            return self._event("context.started", about)
+        self._loaders.append(news)
+        match news.outcome:
+            case "loaded" | "empty":
+                items = [{"source": item.source, "chars": len(item.text)} for item in news.items]
+                return self._event("context.loaded", {**about, "ms": news.ms, "chars": news.chars, "items": items})
+            case "skipped":
+                return self._event("context.skipped", {**about, "reason": news.reason})
+            case _:
+                return self._event("context.failed", {**about, "ms": news.ms, "reason": news.reason})
+
+    def begins(self, record: Record) -> bytes:
+        return self._event(
+            "model.started", {"target": record.target, "model": record.model, "attempt": record.attempts}
+        )
+
+    def events(self, block: bytes) -> bytes:
+        text = self._transcript.read_block(block)
+        return self._event("text.delta", {"text": text}) if text else b""
+
+    def ends(self, record: Record) -> bytes:
+        calls = [
+            self._event("tool.called", {"id": call.id, "name": call.name, "arguments": call.arguments})
+            for call in self._transcript.tool_calls.values()
+        ]
+        usage = [self._event("usage", _usage(record.usage))] if record.usage else []
+        done = self._event(
+            "done",
+            {
+                "finish_reason": record.finish_reason,
+                "ttft_ms": round(record.ttft_s * 1000, 1),
+                "total_ms": round((record.ended_at - record.received_at) * 1000, 1),
+                "request_id": record.request_id,
+            },
+        )
+        return b"".join([*calls, *usage, done])
+
+    def breaks(self, error: GatewayError) -> bytes:
+        about: dict[str, Any] = {"code": error.code, "message": error.public_message}
+        if error.retry_after_s is not None:
+            about["retry_after_s"] = round(error.retry_after_s, 3)
+        return self._event("error", about)
+
+    def whole(self, body: bytes, record: Record) -> bytes:
+        text = self._transcript.read_whole(body)
+        calls = self._transcript.tool_calls.values()
+        return orjson.dumps(
+            {
+                "object": "orchestration",
+                "request_id": record.request_id,
+                "assistant": record.assistant or record.model,
+                "target": record.target,
+                "output": text,
+                "tool_calls": [{"id": c.id, "name": c.name, "arguments": c.arguments} for c in calls],
+                "finish_reason": record.finish_reason,
+                "sources": [
+                    {"loader": news.loader, "source": item.source} for news in self._loaders for item in news.items
+                ],
+                "context": [
+                    {"loader": n.loader, "kind": n.kind, "outcome": n.outcome, "ms": n.ms, "reason": n.reason}
+                    for n in self._loaders
+                ],
+                "usage": _usage(record.usage) if record.usage else None,
+                "queue_ms": round(record.queue_s * 1000, 1),
+                "context_ms": round(record.context_s * 1000, 1),
+                "total_ms": round((record.ended_at - record.received_at) * 1000, 1),
+            }
+        )
+
+    def error(self, error: GatewayError) -> dict[str, Any]:
+        return error_document(error)
+
+    def _event(self, name: str, about: dict[str, Any]) -> bytes:
+        self._count += 1
+        return encode_event(orjson.dumps(about), event=name.encode(), id=b"%d" % self._count)
+
+
+def _usage(usage: Usage) -> dict[str, Any]:
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.total_tokens,
+        "estimated": usage.estimated,
+    }

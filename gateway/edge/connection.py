@@ -1,0 +1,212 @@
+"""One request as Quart's ASGI connection: its nursery, the client's leaving, and the bytes out.
+
+Quart's view returns before a body is sent, so a nursery opened in a view is too short for a stream, and one in a
+response generator is illegal. It belongs here, into the class that Quart lets us set (``asgi_http_class``).
+
+* A gated request has an exchange (see ``edge/door.py``). Its view gets the exchange and gives back an ``Answer``; a
+  stream's reader runs in a nursery of :meth:`RequestConnection._send_stream`, next to the writer, and both end as one.
+* Who notices that the client left: our own server cancels the app's task itself and says so by the ASGI extension
+  ``sluice.cancel``. Under any other server a watcher does, in :meth:`RequestConnection._run_watched`; that costs a
+  nursery and a task per request, and the body is gathered by it.
+* A gated request skips what it does not use of Quart: request object, session, signals, context variables. Its path is
+  matched by Quart's own routes (once, when the app is made); everything else goes Quart's ordinary way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, cast
+
+import trio
+from quart_trio.asgi import TrioASGIHTTPConnection
+
+from gateway.core.errors import GatewayError, RequestError
+from gateway.core.facts import Outcome
+from gateway.dialects.voice import Voice
+from gateway.edge.door import STATE_KEY, too_large
+from gateway.edge.errors import Headers, error_reply
+from gateway.edge.gate import Reply
+from gateway.exchange import Answer, Exchange
+from gateway.flow.groups import unwrapped
+from gateway.flow.relay import BUFFERED_BATCHES, ClientStalled
+
+if TYPE_CHECKING:
+    from gateway.edge.http import GatewayApp
+
+CANCELS = "sluice.cancel"
+JSON_HEADER = (b"content-type", b"application/json")
+STREAM_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # nginx in front must not collect what we do not
+]
+
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class RequestConnection(TrioASGIHTTPConnection):
+    """Quart's connection class for this app; see the module."""
+
+    app: GatewayApp
+
+    async def __call__(self, receive: Any, send: Any) -> None:
+        scope = cast("dict[str, Any]", self.scope)
+        knows = CANCELS in (scope.get("extensions") or ())
+        if not knows and STATE_KEY not in scope.setdefault("state", {}):
+            refusal = self.app.door.knock(scope)  # another server did not ask
+            if refusal is not None:
+                await _send_reply(send, refusal)
+                return
+        exchange: Exchange | None = scope["state"].get(STATE_KEY)
+        if exchange is None:
+            await super().__call__(receive, send)
+            return
+        view, voice = self.app.exchange_views[scope["path"]]
+        with exchange:
+            if knows:
+                await self._run(exchange, view, voice(), receive, send)
+            else:
+                await self._run_watched(exchange, view, voice(), receive, send)
+
+    async def _run(self, exchange: Exchange, view: ExchangeView, voice: Voice, receive: Receive, send: Send) -> None:
+        """The request's own task, inside a scope that the client's leaving cancels."""
+        settings = self.app.gateway.config.server
+
+        async def listen() -> bytes:
+            return await read_body(receive, settings.max_body_bytes, settings.body_timeout_s)
+
+        try:
+            answer = await view(exchange, listen, voice)
+        except GatewayError as error:
+            exchange.fail(error)
+            exchange.record.status = error.http_status
+            refusal = error_reply(error, request_id=exchange.record.request_id, document=voice.error)
+            refusal.headers.extend(_target_headers(exchange))
+            await _send_reply(send, refusal)
+            return
+        exchange.record.status = 200
+        if answer.body is not None:
+            headers = [JSON_HEADER, *_answer_headers(exchange)]
+            await _send_reply(send, Reply(200, headers, answer.body))
+        else:
+            await self._send_stream(exchange, answer, send)
+
+    async def _send_stream(self, exchange: Exchange, answer: Answer, send: Send) -> None:
+        """Reader and writer of one stream, and the channel between them."""
+        assert answer.run is not None
+        await send(
+            {"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS + _answer_headers(exchange)}
+        )
+        tx, rx = trio.open_memory_channel[bytes](BUFFERED_BATCHES)
+        # A stalled client is dropped: no last chunk is sent, so that nobody takes what it got for a whole answer.
+        with contextlib.suppress(ClientStalled), unwrapped():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(answer.run, tx)
+                with rx:
+                    await _write_stream(rx, send, exchange)
+
+    async def _run_watched(
+        self, exchange: Exchange, view: ExchangeView, voice: Voice, receive: Receive, send: Send
+    ) -> None:
+        """The same under a server that only tells of the client's leaving by a message."""
+        body = _GatheredBody(self.app.gateway.config.server.max_body_bytes)
+        with unwrapped():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(body.gather_then_watch, receive, nursery.cancel_scope)
+                await self._run(exchange, view, voice, body.receive, send)
+                nursery.cancel_scope.cancel()
+
+
+ExchangeView = Callable[[Exchange, Callable[[], Awaitable[bytes]], Voice], Awaitable[Answer]]
+
+
+async def read_body(receive: Receive, max_bytes: int, timeout_s: float) -> bytes:
+    """The whole request body.
+
+    Raises:
+        RequestError: 413 when it is longer than ``max_bytes``, 408 when it is not there within ``timeout_s``.
+    """
+    message = await receive()
+    first = cast("bytes", message.get("body", b""))
+    if not message.get("more_body", False):
+        return first
+    pieces, size = [first], len(first)
+    with trio.move_on_after(timeout_s):
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                await trio.sleep_forever()  # whoever noticed that the client left cancels us now
+            piece = cast("bytes", message.get("body", b""))
+            pieces.append(piece)
+            size += len(piece)
+            if size > max_bytes:
+                raise too_large(max_bytes)
+            if not message.get("more_body", False):
+                return b"".join(pieces)
+    raise RequestError("body_timeout", 408, f"the body was not complete within {timeout_s:g} s (server.body_timeout_s)")
+
+
+async def _write_stream(rx: trio.MemoryReceiveChannel[bytes], send: Send, exchange: Exchange) -> None:
+    """The client writer: one message per wake, however many batches have gathered."""
+    record = exchange.record
+    async for batch in rx:
+        gathered = [batch]
+        with contextlib.suppress(trio.WouldBlock, trio.EndOfChannel):
+            while True:
+                gathered.append(rx.receive_nowait())
+        data = b"".join(gathered) if len(gathered) > 1 else batch
+        record.bytes_out += len(data)
+        await send({"type": "http.response.body", "body": data, "more_body": True})
+    if record.outcome is not Outcome.CANCELLED:
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _send_reply(send: Send, reply: Reply) -> None:
+    headers: Headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body))]
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body, "more_body": False})
+
+
+def _answer_headers(exchange: Exchange) -> Headers:
+    record = exchange.record
+    return [
+        (b"x-request-id", record.request_id.encode()),
+        (b"x-sluice-queue-ms", b"%d" % round(record.queue_s * 1000)),
+        *_target_headers(exchange),
+    ]
+
+
+def _target_headers(exchange: Exchange) -> Headers:
+    record = exchange.record
+    if not record.attempts:
+        return []
+    return [(b"x-sluice-target", record.target.encode()), (b"x-sluice-attempts", b"%d" % record.attempts)]
+
+
+class _GatheredBody:
+    """Reads ahead of the app, because a server that has the body waiting does not say that the client left."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._data = bytearray()
+        self._complete = trio.Event()
+
+    async def gather_then_watch(self, receive: Receive, scope: trio.CancelScope) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                scope.cancel()
+                return
+            if not self._complete.is_set():
+                self._data += message.get("body", b"")
+                if not message.get("more_body", False) or len(self._data) > self._max_bytes:
+                    self._complete.set()
+
+    async def receive(self) -> Message:
+        await self._complete.wait()
+        if len(self._data) > self._max_bytes:
+            raise too_large(self._max_bytes)
+        return {"type": "http.request", "body": bytes(self._data), "more_body": False}

@@ -1,0 +1,157 @@
+"""The door: at the end of a request's headers, who is it, may they, is there room.
+
+One synchronous step that the server calls before it starts a task or reads a body (:class:`gateway.edge.gate.Gate`).
+Order: draining (503), identity (401), size and type as declared (413, 415), admission (429). Identity comes before
+admission because the key decides the priority, and because somebody without a key must not cost a place in the line.
+
+Endpoints without a gate mark pass: health, metrics and pages answer when the line is full, too.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from gateway.core.errors import GatewayError, Rejected, RequestError
+from gateway.core.facts import Record
+from gateway.core.principal import Principal, Priority
+from gateway.edge.errors import error_reply
+from gateway.edge.gate import Reply
+from gateway.exchange import Exchange, outcome_of
+
+if TYPE_CHECKING:
+    from gateway.app import Gateway
+
+SANE_ID = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:")
+MAX_ID = 128
+MAX_CONVERSATION = 200
+DRAIN_RETRY_S = 2.0
+STATE_KEY = "sluice.exchange"
+
+
+class Door:
+    """Decides for every request to a gated path.
+
+    Args:
+        gateway: Whose requests these are.
+        paths: The gated ``POST`` paths; taken from the app's routes.
+    """
+
+    def __init__(self, gateway: Gateway, paths: frozenset[str]) -> None:
+        self._gateway = gateway
+        self._paths = paths
+        self._max_body_bytes = gateway.config.server.max_body_bytes
+        self._new_id = _id_maker()
+
+    def knock(self, scope: dict[str, Any]) -> Reply | None:
+        """Let a request in, with its exchange in ``scope["state"]``, or say what to answer instead."""
+        path = scope["path"]
+        if path not in self._paths or scope["method"] != "POST":
+            return None
+        headers = dict(scope["headers"])
+        record = Record(
+            request_id=_sane(headers.get(b"x-request-id")) or self._new_id(),
+            endpoint=path,
+            received_at=trio.current_time(),
+        )
+        try:
+            scope.setdefault("state", {})[STATE_KEY] = self._let_in(record, headers)
+        except GatewayError as error:
+            return self._refuse(record, error)
+        return None
+
+    def _let_in(self, record: Record, headers: dict[bytes, bytes]) -> Exchange:
+        gateway = self._gateway
+        if gateway.draining:
+            raise Rejected("draining", 503, "the gateway is shutting down; ask another", retry_after_s=DRAIN_RETRY_S)
+        principal = gateway.keyring.identify(headers.get(b"authorization"), headers.get(b"x-api-key"))
+        priority = _priority(principal, headers.get(b"x-priority"))
+        record.principal, record.priority = principal.name, priority.name.lower()
+        self._check_body(headers)
+        timeout_s = _timeout_s(headers.get(b"x-request-timeout-ms"))
+        conversation = _conversation(headers.get(b"x-sluice-conversation"))
+        place = gateway.admission.try_enter(priority, record.received_at + timeout_s)
+        if isinstance(place, Rejected):
+            raise place
+        return Exchange(gateway, record, place, principal, timeout_s=timeout_s, conversation=conversation)
+
+    def _check_body(self, headers: dict[bytes, bytes]) -> None:
+        declared = headers.get(b"content-length", b"0")
+        if not declared.isdigit() or int(declared) > self._max_body_bytes:
+            raise too_large(self._max_body_bytes)
+        kind = headers.get(b"content-type", b"application/json")
+        if kind.partition(b";")[0].strip().lower() != b"application/json":
+            raise RequestError(
+                "unsupported_media_type", 415, "the body must be JSON: send 'Content-Type: application/json'"
+            )
+        if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            raise RequestError("unsupported_media_type", 415, "the body must not be compressed (Content-Encoding)")
+
+    def _refuse(self, record: Record, error: GatewayError) -> Reply:
+        record.code, record.outcome, record.status = error.code, outcome_of(error), error.http_status
+        record.ended_at = record.received_at
+        self._gateway.observe(record)
+        return error_reply(error, request_id=record.request_id)
+
+
+def too_large(limit_bytes: int) -> RequestError:
+    return RequestError(
+        "request_too_large", 413, f"the body is larger than {limit_bytes} bytes (server.max_body_bytes)"
+    )
+
+
+def _id_maker() -> Callable[[], str]:
+    """Ids that are unique over processes and restarts and cost no system call each."""
+    prefix, count = os.urandom(8).hex(), itertools.count(1)
+    return lambda: f"req_{prefix}{next(count):08x}"
+
+
+def _sane(value: bytes | None) -> str | None:
+    """The client's own request id, if it is one that may go into logs and headers."""
+    if value and len(value) <= MAX_ID and SANE_ID.issuperset(value):
+        return value.decode("ascii")
+    return None
+
+
+def _conversation(value: bytes | None) -> str | None:
+    if not value:
+        return None
+    if len(value) > MAX_CONVERSATION or not SANE_ID.issuperset(value):
+        raise RequestError(
+            "invalid_request",
+            400,
+            f"x-sluice-conversation: letters, digits and -_.: only, {MAX_CONVERSATION} characters at most",
+            param="x-sluice-conversation",
+        )
+    return value.decode("ascii")
+
+
+def _priority(principal: Principal, asked: bytes | None) -> Priority:
+    """The key's priority, or a lower one if the client asks for it."""
+    if not asked:
+        return principal.priority
+    try:
+        wanted = Priority[asked.decode("ascii", "replace").upper()]
+    except KeyError:
+        raise RequestError(
+            "invalid_request", 400, "x-priority: it is one of high, normal, low", param="x-priority"
+        ) from None
+    return max(wanted, principal.priority)
+
+
+def _timeout_s(value: bytes | None) -> float:
+    if not value:
+        return math.inf
+    if not value.isdigit() or not 0 < int(value[:12]) < 10**10:
+        raise RequestError(
+            "invalid_request",
+            400,
+            "x-request-timeout-ms: a whole number of milliseconds greater than 0",
+            param="x-request-timeout-ms",
+        )
+    return int(value) / 1000

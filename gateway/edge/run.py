@@ -1,0 +1,131 @@
+"""From a configuration to processes that serve it: one process, or a supervisor with several.
+
+Each process builds its own gateway with its share of the admission limits; what they share is the listening sockets
+and a folder with their metrics. Signals, drain and exit codes are described in ``edge/serve.py`` and
+``edge/workers.py``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from gateway import __version__
+from gateway.app import Gateway, make_app, share_of
+from gateway.config import Config, advice
+from gateway.edge.serve import BindError, run_workers, serve, until_signal
+from gateway.edge.service import Service
+from gateway.flow.groups import unwrapped
+from gateway.observe.log import LogSink
+from gateway.observe.peers import Peers
+
+CANNOT_BIND = 1
+
+
+def run(config: Config) -> int:
+    """Serve until a signal ends it; the exit code."""
+    for sentence in advice(config):
+        sys.stderr.write(f"warning: {sentence}\n")
+    try:
+        if config.server.workers == 1:
+            trio.run(partial(run_gateway, Gateway(config)))
+            return 0
+        with tempfile.TemporaryDirectory(prefix="sluice-") as folder:
+            return run_workers(config.server, partial(_run_worker, config, folder))
+    except BindError as error:
+        sys.stderr.write(f"{error}\n")
+        return CANNOT_BIND
+
+
+def _run_worker(config: Config, folder: str, sockets: list[socket.socket], index: int, count: int) -> None:
+    gateway = Gateway(share_of(config, index, count), peers=Peers(Path(folder), index))
+    trio.run(partial(run_gateway, gateway, sockets, announce=index == 0))
+
+
+async def run_gateway(
+    gateway: Gateway,
+    sockets: list[socket.socket] | None = None,
+    *,
+    announce: bool = True,
+    on_listening: Callable[[list[str]], Awaitable[None]] | None = None,
+) -> None:
+    """Serve one gateway in this process until a signal has drained it.
+
+    Args:
+        sockets: Already listening; None binds ``server.bind``.
+        announce: Say on standard output where it listens.
+        on_listening: Awaited with the addresses once connections are accepted.
+
+    Raises:
+        BindError: ``server.bind`` cannot be had.
+    """
+    app = make_app(gateway)
+    shutdown = trio.Event()
+    force = trio.CancelScope()
+    handler = _ToSink(gateway.log)
+    logging.getLogger().addHandler(handler)
+    try:
+        with force, unwrapped():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(until_signal, shutdown, force)
+                server = partial(
+                    serve,
+                    app,
+                    gateway.config.server,
+                    gate=app.door,
+                    sockets=sockets,
+                    shutdown=shutdown,
+                    on_drain=gateway.begin_drain,
+                    observe=partial(_watch, gateway),
+                )
+                done = trio.Event()
+                addresses: list[str] = await nursery.start(_run_then_set, server, done)
+                gateway.log.say("info", "listening", addresses=addresses, version=__version__, pid=os.getpid())
+                if announce:
+                    _announce(addresses, gateway)
+                if on_listening is not None:
+                    await on_listening(addresses)
+                await done.wait()
+                nursery.cancel_scope.cancel()
+    finally:
+        logging.getLogger().removeHandler(handler)
+
+
+async def _run_then_set(
+    server: Callable[..., Awaitable[None]], done: trio.Event, task_status: trio.TaskStatus[list[str]]
+) -> None:
+    await server(task_status=task_status)
+    done.set()
+
+
+def _watch(gateway: Gateway, service: Service) -> None:
+    gateway.server_statistics = service.statistics
+
+
+def _announce(addresses: list[str], gateway: Gateway) -> None:
+    where = ", ".join(addresses)
+    sys.stdout.write(f"sluice {__version__} on {where} (page: /, metrics: /metrics, API: /v1)\n")
+    sys.stdout.flush()
+
+
+class _ToSink(logging.Handler):
+    """The standard library's log records, which servers and libraries write, as lines of our log."""
+
+    def __init__(self, sink: LogSink) -> None:
+        super().__init__(logging.WARNING)
+        self._sink = sink
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = "error" if record.levelno >= logging.ERROR else "warning"
+        about = {"logger": record.name, "message": record.getMessage()}
+        if record.exc_info:
+            about["exception"] = logging.Formatter().formatException(record.exc_info)
+        self._sink.say(level, "log", **about)

@@ -1,0 +1,65 @@
+"""Static keys of the configuration: a presented secret becomes a principal, or does not.
+
+Secrets are kept as keyed BLAKE2b digests under a pepper drawn per process, looked up by digest and compared in
+constant time: neither the lookup nor the comparison tells how much of a guess was right.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Iterable
+
+from gateway.config import Key
+from gateway.core.errors import RequestError
+from gateway.core.principal import ANONYMOUS, Principal, Priority
+
+
+class Keyring:
+    """All keys of an instance. Without any key everybody is ``anonymous``; the edge then listens on loopback only."""
+
+    def __init__(self, keys: Iterable[Key]) -> None:
+        self._pepper = secrets.token_bytes(32)
+        self._principals: dict[bytes, tuple[bytes, Principal]] = {}
+        for key in keys:
+            digest = self._digest(key.secret.reveal().encode())
+            self._principals[digest] = (digest, _principal(key))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether no key is asked for."""
+        return not self._principals
+
+    def _digest(self, secret: bytes) -> bytes:
+        return hashlib.blake2b(secret, key=self._pepper, digest_size=32).digest()
+
+    def identify(self, authorization: bytes | None, api_key: bytes | None = None) -> Principal:
+        """Find out who presents a secret.
+
+        Args:
+            authorization: The ``Authorization`` header; the scheme is ``Bearer``.
+            api_key: The ``x-api-key`` header, which some clients send instead.
+
+        Raises:
+            RequestError: 401 ``missing_api_key`` or ``invalid_api_key``.
+        """
+        if not self._principals:
+            return ANONYMOUS
+        secret = api_key
+        if authorization is not None:
+            scheme, _, value = authorization.partition(b" ")
+            secret = value.strip() if scheme.lower() == b"bearer" else None
+        if not secret:
+            raise RequestError(
+                "missing_api_key", 401, "no API key: send it as 'Authorization: Bearer <key>' or 'x-api-key: <key>'"
+            )
+        digest = self._digest(secret)
+        known = self._principals.get(digest)
+        if known is None or not hmac.compare_digest(known[0], digest):
+            raise RequestError("invalid_api_key", 401, "the API key is not known here")
+        return known[1]
+
+
+def _principal(key: Key) -> Principal:
+    return Principal(name=key.name, priority=Priority[key.priority.upper()], models=frozenset(key.models))

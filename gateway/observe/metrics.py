@@ -1,0 +1,215 @@
+"""Facts become Prometheus metrics.
+
+Counting happens in plain dictionaries, once per request when its record closes, so neither a request nor a token pays
+for label look-ups or locks. ``prometheus-client`` is imported, and its objects are made, when somebody scrapes.
+
+Labels are bounded: endpoints, outcomes, codes and phases are our own words; models, targets, loaders and keys come
+from the configuration, and a name that is not configured counts as ``other``.
+
+==================================  =========  =============================================================
+metric                              kind       labels
+==================================  =========  =============================================================
+sluice_requests_total               counter    endpoint, model, outcome, code
+sluice_requests_in_flight           gauge
+sluice_requests_waiting             gauge      priority
+sluice_shed_total                   counter    reason
+sluice_cancelled_total              counter    phase
+sluice_upstream_responses_total     counter    target, status
+sluice_tokens_total                 counter    model, direction (in, out, cached, reasoning), source
+sluice_queue_wait_seconds           histogram
+sluice_request_duration_seconds     histogram  endpoint, outcome
+sluice_time_to_first_token_seconds  histogram  target
+sluice_inter_token_seconds          histogram  target (mean of a stream, counted once per stream)
+sluice_context_seconds              histogram  loader, outcome
+sluice_connections                  gauge      state
+sluice_upstream_connections         gauge      provider, state
+sluice_log_lines_dropped            gauge
+sluice_turns_lost                   gauge
+==================================  =========  =============================================================
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from gateway.core.facts import Outcome, Record
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+Labels = tuple[str, ...]
+Gauges = dict[str, dict[Labels, float]]
+
+DURATIONS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+TOKEN_GAPS_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56)
+
+COUNTERS: dict[str, tuple[str, Labels]] = {
+    "sluice_requests": ("Requests by how they ended", ("endpoint", "model", "outcome", "code")),
+    "sluice_shed": ("Requests refused before anything was started", ("reason",)),
+    "sluice_cancelled": ("Requests whose client left, by how far they had come", ("phase",)),
+    "sluice_upstream_responses": ("Answers of providers by status (0: none came)", ("target", "status")),
+    "sluice_tokens": ("Tokens", ("model", "direction", "source")),
+}
+HISTOGRAMS: dict[str, tuple[str, Labels, tuple[float, ...]]] = {
+    "sluice_queue_wait_seconds": ("Time in the admission line", (), DURATIONS_S),
+    "sluice_request_duration_seconds": ("Headers to last byte", ("endpoint", "outcome"), DURATIONS_S),
+    "sluice_time_to_first_token_seconds": ("Asking a provider to its first content", ("target",), DURATIONS_S),
+    "sluice_inter_token_seconds": ("Mean time between the tokens of a stream", ("target",), TOKEN_GAPS_S),
+    "sluice_context_seconds": ("Time a context loader took", ("loader", "outcome"), DURATIONS_S),
+}
+GAUGES: dict[str, tuple[str, Labels]] = {
+    "sluice_requests_in_flight": ("Requests that hold a permit", ()),
+    "sluice_requests_waiting": ("Requests in the admission line", ("priority",)),
+    "sluice_connections": ("Client connections", ("state",)),
+    "sluice_upstream_connections": ("Connections to providers", ("provider", "state")),
+    "sluice_log_lines_dropped": ("Log lines that could not be written since the start", ()),
+    "sluice_turns_lost": ("Conversation turns that could not be kept since the start", ()),
+}
+
+
+class Histogram:
+    """Bucket counts of one labelled series."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+
+class Metrics:
+    """The counts of one process.
+
+    Args:
+        models: Configured names of models and assistants; others count as ``other``.
+        gauges: Read at each scrape: metric name → labels → value.
+    """
+
+    def __init__(self, models: Iterable[str] = (), gauges: Callable[[], Gauges] = dict) -> None:
+        self._models = frozenset(models)
+        self._gauges = gauges
+        self.counters: dict[str, defaultdict[Labels, float]] = {name: defaultdict(float) for name in COUNTERS}
+        self.histograms: dict[str, dict[Labels, Histogram]] = {name: {} for name in HISTOGRAMS}
+
+    def observe(self, record: Record) -> None:
+        """Count a closed record. Sync; a few microseconds."""
+        outcome = record.outcome or Outcome.FAILED
+        model = record.model if record.model in self._models else "other" if record.model else ""
+        count = self.counters
+        count["sluice_requests"][record.endpoint, model, outcome.value, record.code] += 1
+        if outcome is Outcome.REFUSED:
+            count["sluice_shed"][record.code,] += 1
+            return
+        if outcome is Outcome.CANCELLED:
+            count["sluice_cancelled"][record.phase.value,] += 1
+        self._time("sluice_request_duration_seconds", (record.endpoint, outcome.value), record.total_s)
+        self._time("sluice_queue_wait_seconds", (), record.queue_s)
+        for fact in record.loaders:
+            self._time("sluice_context_seconds", (fact.loader, fact.outcome), fact.ms / 1000)
+        if record.target:
+            self._count_upstream(record, model)
+
+    def _count_upstream(self, record: Record, model: str) -> None:
+        target = record.target_label
+        self.counters["sluice_upstream_responses"][target, str(record.upstream_status)] += 1
+        if record.first_token_at:
+            self._time("sluice_time_to_first_token_seconds", (target,), record.ttft_s)
+            if record.events > 1:
+                gap_s = (record.ended_at - record.first_token_at) / (record.events - 1)
+                self._time("sluice_inter_token_seconds", (target,), gap_s)
+        usage = record.usage
+        if usage is not None:
+            source = "estimated" if usage.estimated else "reported"
+            tokens = self.counters["sluice_tokens"]
+            tokens[model, "in", source] += usage.prompt_tokens
+            tokens[model, "out", source] += usage.completion_tokens
+            if usage.cached_tokens:
+                tokens[model, "cached", source] += usage.cached_tokens
+            if usage.reasoning_tokens:
+                tokens[model, "reasoning", source] += usage.reasoning_tokens
+
+    def _time(self, name: str, labels: Labels, seconds: float) -> None:
+        series = self.histograms[name]
+        histogram = series.get(labels)
+        if histogram is None:
+            histogram = series[labels] = Histogram(HISTOGRAMS[name][2])
+        histogram.observe(seconds)
+
+    def snapshot(self) -> dict[str, Any]:
+        """All values as JSON-able lists, so that another process can add them to its own."""
+        return {
+            "counters": {name: [[*k, v] for k, v in series.items()] for name, series in self.counters.items()},
+            "histograms": {
+                name: [[*k, h.counts, h.total] for k, h in series.items()] for name, series in self.histograms.items()
+            },
+            "gauges": {name: [[*k, v] for k, v in series.items()] for name, series in self._gauges().items()},
+        }
+
+    def expose(self, peers: Iterable[dict[str, Any]] = ()) -> tuple[bytes, str]:
+        """The Prometheus text of this process and its peers added up, and its content type."""
+        from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_Collector(_add_up([self.snapshot(), *peers])))
+        return generate_latest(registry), CONTENT_TYPE_LATEST
+
+
+def _add_up(snapshots: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    total: dict[str, Any] = {
+        "counters": {name: defaultdict(float) for name in COUNTERS},
+        "gauges": {name: defaultdict(float) for name in GAUGES},
+        "histograms": {name: {} for name in HISTOGRAMS},
+    }
+    for snapshot in snapshots:
+        for kind in ("counters", "gauges"):
+            for name, rows in snapshot[kind].items():
+                for *labels, value in rows:
+                    total[kind][name][tuple(labels)] += value
+        for name, rows in snapshot["histograms"].items():
+            for *labels, counts, seconds in rows:
+                sums = total["histograms"][name].setdefault(tuple(labels), ([0] * len(counts), [0.0]))
+                sums[0][:] = [a + b for a, b in zip(sums[0], counts, strict=True)]
+                sums[1][0] += seconds
+    return total
+
+
+class _Collector:
+    """Hands the sums to ``prometheus-client``, which knows the text format."""
+
+    def __init__(self, total: dict[str, Any]) -> None:
+        self._total = total
+
+    def collect(self) -> Iterator[Metric]:
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+        for name, (text, label_names) in COUNTERS.items():
+            counter = CounterMetricFamily(name, text, labels=label_names)
+            for labels, value in self._total["counters"][name].items():
+                counter.add_metric(labels, value)
+            yield counter
+        for name, (text, label_names) in GAUGES.items():
+            gauge = GaugeMetricFamily(name, text, labels=label_names)
+            for labels, value in self._total["gauges"][name].items():
+                gauge.add_metric(labels, value)
+            yield gauge
+        for name, (text, label_names, bounds) in HISTOGRAMS.items():
+            histogram = HistogramMetricFamily(name, text, labels=label_names)
+            for labels, (counts, seconds) in self._total["histograms"][name].items():
+                histogram.add_metric(labels, _cumulative(counts, bounds), seconds[0])
+            yield histogram
+
+
+def _cumulative(counts: list[int], bounds: tuple[float, ...]) -> list[tuple[str, int]]:
+    buckets, seen = [], 0
+    for bound, count in zip([*map(str, bounds), "+Inf"], counts, strict=True):
+        seen += count
+        buckets.append((bound, seen))
+    return buckets
