@@ -1,9 +1,9 @@
 """CPU per upstream request: this transport against httpx's own pool, in alternation and in one run.
 
-``python benchmarks/micro_transport.py [--requests N] [--rounds N] [--bytes N]`` starts a raw HTTP server in a process of
-its own (on the second core, if there is one) and sends small keep-alive POSTs from this one (on the first), one task at
-a time and 32 at a time. What is printed is user plus system time of the client process per request, the median of the
-rounds. The server's time is not in it; the event loop's is.
+``python benchmarks/micro_transport.py [--requests N] [--rounds N] [--bytes N]`` starts a raw HTTP server in a process
+of its own (on the second core, if there is one) and sends small keep-alive POSTs from this one (on the first), one task
+at a time and 32 at a time. What is printed is user plus system time of the client process per request, the median of
+the rounds. The server's time is not in it; the event loop's is.
 
 Limits: loopback, no TLS, one origin. ``raw`` is what the gateway's hot path calls.
 """

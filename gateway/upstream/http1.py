@@ -119,7 +119,6 @@ class Connection:
         status: Of the answer; 0 until its head is complete.
         headers, trailers: Of the answer, names in lower case.
         complete: The last byte of the answer has arrived.
-        reusable: Complete, and the connection can carry the next request.
         reused: It carried a request before this one.
         idle_since: For the pool, seconds on the pool's clock.
     """
@@ -158,6 +157,8 @@ class Connection:
         self._parser: Any = httptools.HttpResponseParser(self)
         self.idle_since = 0.0
         self.reused = False
+        self.complete = False
+        self._written = False
 
     def _begin(self, bodyless: bool) -> None:
         self.status = 0
@@ -277,6 +278,7 @@ class Connection:
 
     @property
     def reusable(self) -> bool:
+        """The answer is complete, and the connection can carry the next request."""
         return self._keep_alive and self._written and not self._surplus
 
     def _feed(self, data: bytes) -> None:
@@ -316,9 +318,9 @@ class Connection:
             reused=self.reused,
         )
 
-    def close(self, *, reset: bool) -> None:
-        """Close at once; see :meth:`Wire.close`."""
-        self.wire.close(reset=reset)
+    def close(self) -> None:
+        """Close at once: orderly between exchanges, by a reset in the middle of one. Idempotent."""
+        self.wire.close(reset=not (self.complete and self._written))
         self._parser = None  # it refers to this object: no cycle is left for the collector
 
     def on_message_begin(self) -> None:

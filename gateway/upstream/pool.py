@@ -149,8 +149,17 @@ class OriginPool:
                 on_phase("pool")
             conn = await self._wait(pool_timeout_s)
             if conn is not None and self._fit(conn):
-                return self._lend(conn)
+                return await self._unless_cancelled(self._lend(conn))
         return await self.open(connect_timeout_s, on_phase)
+
+    async def _unless_cancelled(self, conn: Connection) -> Connection:
+        """Who is cancelled between being served and waking must not send anything."""
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        except BaseException:
+            self.give_back(conn)
+            raise
+        return conn
 
     async def open(self, connect_timeout_s: float, on_phase: OnPhase | None) -> Connection:
         """A new connection in a slot that is held already; the slot is given back when that fails."""
@@ -163,10 +172,10 @@ class OriginPool:
             raise
         conn = Connection(wire, self._label, self._response_limits)
         self._counts["opened"] += 1
+        self._busy.add(conn)
         if self._closed:
             self.give_up(conn, "closed")
             raise TransportError("pool", f"{self._label}: the transport was closed while connecting")
-        self._busy.add(conn)
         return conn
 
     async def _dial(self, timeout_s: float) -> Wire:
@@ -221,7 +230,7 @@ class OriginPool:
 
     def give_up(self, conn: Connection, why: Literal["dead", "aborted", "closed"], *, keep_slot: bool = False) -> None:
         """Close a connection that was lent, at once. *Cost*: O(1), no checkpoint. Idempotent."""
-        conn.close(reset=not conn.complete)
+        conn.close()
         if conn in self._busy:
             self._busy.remove(conn)
             self._counts[why] += 1
@@ -241,14 +250,14 @@ class OriginPool:
     def close(self) -> None:
         """Close every connection, those in use too, and turn away who waits."""
         self._closed = True
-        while self._idle:
-            self._discard(self._idle.pop(), "closed")
-        for conn in list(self._busy):
-            self.give_up(conn, "aborted")
         while self._waiters:
             task, place = self._waiters.popitem(last=False)
             place.turned_away = True
             trio.lowlevel.reschedule(task)
+        while self._idle:
+            self._discard(self._idle.pop(), "closed")
+        for conn in list(self._busy):
+            self.give_up(conn, "aborted")
 
     def statistics(self) -> OriginStatistics:
         return OriginStatistics(
@@ -278,7 +287,7 @@ class OriginPool:
         return conn
 
     def _discard(self, conn: Connection, why: Literal["dead", "expired", "closed"]) -> None:
-        conn.close(reset=False)
+        conn.close()
         self._counts[why] += 1
 
     def _drop_expired(self, now: float) -> None:

@@ -12,6 +12,7 @@ never made, whatever the environment says.
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable
 from math import inf
 from types import TracebackType
@@ -71,8 +72,11 @@ class Transport(RawTransport, httpx.AsyncBaseTransport):
         idle_timeout_s: float = 30.0,
         limits: Limits | None = None,
         tls: Callable[[], ssl.SSLContext] = make_tls_context,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(max_connections=max_connections, idle_timeout_s=idle_timeout_s, limits=limits, tls=tls)
+        super().__init__(
+            max_connections=max_connections, idle_timeout_s=idle_timeout_s, limits=limits, tls=tls, clock=clock
+        )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request; the body of the response is a stream that must be closed.

@@ -1,0 +1,236 @@
+"""TLS: certificates are checked, sessions resumed, endings that could hide a cut body are errors, aborts are as fast."""
+
+from __future__ import annotations
+
+import ssl
+
+import pytest
+import trio
+import trio.testing
+import trustme
+from transport_peer import OK, Peer, answering, ask, body_of, provider, transport
+
+from gateway.upstream.transport import TransportError, make_client, make_tls_context
+
+STREAM_HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def serving(authority: trustme.CA) -> ssl.SSLContext:
+    return server_context(authority, "localhost")
+
+
+def server_context(authority: trustme.CA, name: str, version: ssl.TLSVersion | None = None) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(name).configure_cert(context)
+    if version is not None:
+        context.minimum_version = context.maximum_version = version
+    return context
+
+
+@pytest.fixture
+def trusting(authority: trustme.CA) -> ssl.SSLContext:
+    context = make_tls_context()
+    authority.configure_trust(context)
+    return context
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_kept_connection_serves_many_requests(
+    authority: trustme.CA, trusting: ssl.SSLContext, version: ssl.TLSVersion
+) -> None:
+    context = server_context(authority, "localhost", version)
+    async with (
+        transport(tls=lambda: trusting) as made,
+        provider(answering(OK), tls=context, host="localhost") as origin,
+    ):
+        for _ in range(4):
+            assert await ask(made, origin) == (200, b"hello")
+        counts = made.statistics()[origin]
+        assert (counts.opened, counts.reused, counts.dead) == (1, 3, 0)
+
+
+async def test_an_answer_split_at_every_byte_is_the_same_answer(
+    serving: ssl.SSLContext, trusting: ssl.SSLContext
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        for at in range(len(OK)):
+            await peer.say(OK[at : at + 1])
+            await trio.testing.wait_all_tasks_blocked()
+
+    async with transport(tls=lambda: trusting) as made, provider(script, tls=serving, host="localhost") as origin:
+        assert await ask(made, origin) == (200, b"hello")
+
+
+async def test_a_megabyte_goes_both_ways_unharmed(serving: ssl.SSLContext, trusting: ssl.SSLContext) -> None:
+    body = bytes(range(256)) * 12_000
+
+    async def script(peer: Peer) -> None:
+        while request := await peer.request():
+            echo = request.partition(b"\r\n\r\n")[2]
+            await peer.say(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(echo) + echo)
+
+    async with transport(tls=lambda: trusting) as made, provider(script, tls=serving, host="localhost") as origin:
+        for _ in range(2):
+            assert await ask(made, origin, b"POST", body) == (200, body)
+        assert made.statistics()[origin].reused == 1
+
+
+async def test_a_certificate_that_nobody_trusts_is_refused(serving: ssl.SSLContext) -> None:
+    async with transport() as made, provider(answering(OK), tls=serving, host="localhost") as origin:
+        with pytest.raises(TransportError) as caught:
+            await ask(made, origin)
+        assert (caught.value.kind, caught.value.bytes_sent) == ("tls", False)
+        assert "CERTIFICATE_VERIFY_FAILED" in str(caught.value)
+        assert made.statistics()[origin].open == 0
+
+
+async def test_a_certificate_for_another_host_is_refused(authority: trustme.CA, trusting: ssl.SSLContext) -> None:
+    context = server_context(authority, "other.example")
+    async with (
+        transport(tls=lambda: trusting) as made,
+        provider(answering(OK), tls=context, host="localhost") as origin,
+    ):
+        with pytest.raises(TransportError, match="Hostname mismatch") as caught:
+            await ask(made, origin)
+        assert caught.value.kind == "tls"
+
+
+async def test_a_provider_that_speaks_no_tls_is_a_tls_error(trusting: ssl.SSLContext) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.say(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await peer.until_gone()
+
+    async with transport(tls=lambda: trusting) as made, provider(script) as plain:
+        with pytest.raises(TransportError) as caught:
+            await ask(made, type(plain)("https", "localhost", plain.port))
+        assert caught.value.kind == "tls"
+
+
+async def test_a_provider_that_hangs_up_in_the_handshake_is_a_tls_error(trusting: ssl.SSLContext) -> None:
+    async def script(peer: Peer) -> None:
+        peer.hang_up()
+
+    async with transport(tls=lambda: trusting) as made, provider(script) as plain:
+        with pytest.raises(TransportError) as caught:
+            await ask(made, type(plain)("https", "localhost", plain.port))
+        assert caught.value.kind in ("tls", "connect")  # end of file or reset, as the kernel saw it
+        assert caught.value.safe_to_resend
+
+
+async def test_a_handshake_without_end_is_bounded(trusting: ssl.SSLContext) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.until_gone()
+
+    async with transport(tls=lambda: trusting) as made, provider(script) as plain:
+        with pytest.raises(TransportError) as caught:
+            origin = type(plain)("https", "localhost", plain.port)
+            await made.send(b"GET", origin, b"/", [], connect_timeout_s=0.05)
+        assert (caught.value.kind, caught.value.timed_out) == ("connect", True)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_second_connection_resumes_the_session_of_the_first(
+    authority: trustme.CA, trusting: ssl.SSLContext, version: ssl.TLSVersion
+) -> None:
+    context = server_context(authority, "localhost", version)
+    resumed = []
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        resumed.append(peer.resumed())
+        await peer.say(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+
+    async with transport(tls=lambda: trusting) as made, provider(script, tls=context, host="localhost") as origin:
+        for _ in range(3):
+            await ask(made, origin)
+    assert resumed == [False, True, True]
+
+
+@pytest.mark.parametrize("orderly", [True, False])
+async def test_a_body_that_ends_with_the_connection_needs_the_closing_alert(
+    serving: ssl.SSLContext, trusting: ssl.SSLContext, orderly: bool
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(b"HTTP/1.1 200 OK\r\n\r\nhello")
+        if not orderly:
+            peer.hang_up()
+
+    async with transport(tls=lambda: trusting) as made, provider(script, tls=serving, host="localhost") as origin:
+        if orderly:
+            assert await ask(made, origin) == (200, b"hello")
+        else:
+            with pytest.raises(TransportError) as caught:
+                await ask(made, origin)
+            assert caught.value.kind == "read"
+
+
+@pytest.mark.parametrize("orderly", [True, False])
+async def test_a_connection_that_ended_while_idle_is_replaced(
+    serving: ssl.SSLContext, trusting: ssl.SSLContext, orderly: bool
+) -> None:
+    ended = trio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(OK)
+        if peer.number == 0:
+            if orderly:
+                await peer.close()
+            else:
+                peer.hang_up()
+            ended.set()
+        else:
+            await peer.until_gone()
+
+    async with transport(tls=lambda: trusting) as made, provider(script, tls=serving, host="localhost") as origin:
+        await ask(made, origin)
+        await ended.wait()
+        assert await ask(made, origin) == (200, b"hello")
+        counts = made.statistics()[origin]
+        assert (counts.opened, counts.dead) == (2, 1)
+
+
+async def test_leaving_in_the_middle_is_seen_by_the_provider(serving: ssl.SSLContext, trusting: ssl.SSLContext) -> None:
+    gone = trio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(STREAM_HEAD + b"2\r\nhi\r\n")
+        await peer.until_gone()
+        gone.set()
+
+    async with transport(tls=lambda: trusting) as made, provider(script, tls=serving, host="localhost") as origin:
+        with await made.send(b"POST", origin, b"/", [], b"{}") as response:
+            assert await response.receive() == b"hi"
+        assert made.statistics()[origin].open == 0
+        await gone.wait()
+
+
+async def test_an_early_answer_is_read_although_the_body_was_not_taken(
+    serving: ssl.SSLContext, trusting: ssl.SSLContext
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.say(b"HTTP/1.1 413 Too Large\r\ncontent-length: 3\r\n\r\nbig")
+        await trio.sleep_forever()
+
+    async with transport(tls=lambda: trusting) as made, provider(script, tls=serving, host="localhost") as origin:
+        with await made.send(b"POST", origin, b"/", [], b"x" * 16_000_000) as response:
+            assert (response.status, await body_of(response)) == (413, b"big")
+        assert made.statistics()[origin].open == 0
+
+
+async def test_httpx_on_top_speaks_tls_too(serving: ssl.SSLContext, trusting: ssl.SSLContext) -> None:
+    async with (
+        transport(tls=lambda: trusting) as made,
+        provider(answering(OK), tls=serving, host="localhost") as origin,
+        make_client(made) as client,
+    ):
+        assert (await client.get(f"https://localhost:{origin.port}/")).text == "hello"
