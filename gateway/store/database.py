@@ -88,9 +88,10 @@ class _Job:
 class _Link:
     """A connection and the job that uses it. Only one thread at a time has it."""
 
-    def __init__(self, connection: apsw.Connection) -> None:
+    def __init__(self, connection: apsw.Connection, busy_s: float) -> None:
         self.connection = connection
         self.job: _Job | None = None
+        self._busy_s = busy_s
         self._busy_since = 0.0
         connection.set_progress_handler(self._given_up, _STEPS_PER_CHECK)
         connection.set_busy_handler(self._wait_again)
@@ -102,17 +103,24 @@ class _Link:
         now = time.monotonic()
         if attempt == 0:
             self._busy_since = now
-        if self._given_up() or now - self._busy_since > _BUSY_S:
+        if self._given_up() or now - self._busy_since > self._busy_s:
             return False
         time.sleep(min(0.02, 0.001 * 2 ** min(attempt, 5)))
         return True
 
 
 class Database:
-    """See the module. Make it inside a Trio program and end it with :meth:`aclose`."""
+    """See the module. Make it inside a Trio program and end it with :meth:`aclose`.
 
-    def __init__(self, path: str, *, readers: int = _READERS) -> None:
+    Args:
+        path: The file, or ``MEMORY``.
+        readers: Reads at the same time.
+        busy_s: How long a query waits for a lock that another process holds.
+    """
+
+    def __init__(self, path: str, *, readers: int = _READERS, busy_s: float = _BUSY_S) -> None:
         self.path = path
+        self._busy_s = busy_s
         self._idle: dict[bool, list[_Link]] = {False: [], True: []}  # key: for writing
         self._open = 0
         self._closed = False
@@ -208,7 +216,7 @@ class Database:
 
         connection = apsw.Connection(self.path)
         try:
-            link = _Link(connection)
+            link = _Link(connection, self._busy_s)
             prepare(connection)
             if not writing and self.path != MEMORY:
                 connection.pragma("query_only", True)
@@ -246,7 +254,11 @@ class Database:
 
         name = f"store {self.path}"
         for kind, public, detail in (
-            (apsw.BusyError, "the store is busy", f"another process held the write lock for more than {_BUSY_S:g} s"),
+            (
+                apsw.BusyError,
+                "the store is busy",
+                f"another process held the write lock for more than {self._busy_s:g} s",
+            ),
             (apsw.LockedError, "the store is busy", "locked by another query"),
             (apsw.InterruptError, "the query was given up", "interrupted"),
             (apsw.CantOpenError, "the store cannot be opened", _why_not_open(self.path)),
