@@ -125,21 +125,23 @@ class _PhaseClock:
 
 
 class _Body(httpx.AsyncByteStream):
+    """Its own iterator, not a generator: there is nothing to finalize when a reader stops early."""
+
     def __init__(self, raw: RawResponse, request: httpx.Request, read_timeout_s: float) -> None:
         self._raw = raw
         self._request = request
         self._read_timeout_s = read_timeout_s
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        try:
-            while data := await self._next():
-                yield data
-        finally:
-            self._raw.close()
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
 
-    async def _next(self) -> bytes:
-        if self._raw.complete:
-            return await self._raw.receive()
+    async def __anext__(self) -> bytes:
+        data = await (self._raw.receive() if self._raw.complete else self._timed())
+        if not data:
+            raise StopAsyncIteration
+        return data
+
+    async def _timed(self) -> bytes:
         try:
             with trio.move_on_after(self._read_timeout_s):
                 return await self._raw.receive()

@@ -23,6 +23,7 @@ class Watcher:
         self.said = trio.Event()
         self.gone = trio.Event()
         self.gone_at = math.inf
+        self.was_reset = False
 
     async def script(self, peer: Peer) -> None:
         await peer.request()
@@ -31,6 +32,7 @@ class Watcher:
         self.said.set()
         await peer.until_gone()
         self.gone_at = trio.current_time()
+        self.was_reset = peer.was_reset
         self.gone.set()
 
 
@@ -45,6 +47,7 @@ async def test_leaving_in_the_middle_of_a_stream_is_seen_by_the_provider_at_once
             counts = made.statistics()[origin]
             assert (counts.open, counts.aborted) == (0, 1)
             await watcher.gone.wait()
+            assert watcher.was_reset
             notices.append(watcher.gone_at - left_at)
     assert min(notices) < NOTICE_S
 

@@ -363,6 +363,21 @@ async def test_a_lowered_limit_takes_effect_as_connections_come_back() -> None:
         assert (counts.limit, counts.open) == (1, 1)
 
 
+async def test_an_idle_connection_is_closed_in_an_orderly_way() -> None:
+    endings = []
+
+    async def script(peer: Peer) -> None:
+        while await peer.request():
+            await peer.say(OK)
+        endings.append(peer.was_reset)
+
+    async with transport() as made, provider(script) as origin:
+        await ask(made, origin)
+        made.close()
+        await until(lambda: bool(endings))
+    assert endings == [False]
+
+
 async def test_a_name_that_does_not_resolve_and_a_port_that_refuses_are_told_apart() -> None:
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listeners[0].socket.getsockname()[1]

@@ -1,4 +1,4 @@
-"""TLS: certificates are checked, sessions resumed, endings that could hide a cut body are errors, aborts are as fast."""
+"""TLS: certificates are checked, sessions resumed, a cut body is no end, and aborts are as fast as without."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import trio.testing
 import trustme
 from transport_peer import OK, Peer, answering, ask, body_of, provider, transport
 
-from gateway.upstream.transport import TransportError, make_client, make_tls_context
+from gateway.upstream.transport import Origin, TransportError, make_client, make_tls_context
 
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
@@ -109,7 +109,7 @@ async def test_a_provider_that_speaks_no_tls_is_a_tls_error(trusting: ssl.SSLCon
 
     async with transport(tls=lambda: trusting) as made, provider(script) as plain:
         with pytest.raises(TransportError) as caught:
-            await ask(made, type(plain)("https", "localhost", plain.port))
+            await ask(made, Origin("https", "localhost", plain.port))
         assert caught.value.kind == "tls"
 
 
@@ -119,7 +119,7 @@ async def test_a_provider_that_hangs_up_in_the_handshake_is_a_tls_error(trusting
 
     async with transport(tls=lambda: trusting) as made, provider(script) as plain:
         with pytest.raises(TransportError) as caught:
-            await ask(made, type(plain)("https", "localhost", plain.port))
+            await ask(made, Origin("https", "localhost", plain.port))
         assert caught.value.kind in ("tls", "connect")  # end of file or reset, as the kernel saw it
         assert caught.value.safe_to_resend
 
@@ -129,8 +129,8 @@ async def test_a_handshake_without_end_is_bounded(trusting: ssl.SSLContext) -> N
         await peer.until_gone()
 
     async with transport(tls=lambda: trusting) as made, provider(script) as plain:
+        origin = Origin("https", "localhost", plain.port)
         with pytest.raises(TransportError) as caught:
-            origin = type(plain)("https", "localhost", plain.port)
             await made.send(b"GET", origin, b"/", [], connect_timeout_s=0.05)
         assert (caught.value.kind, caught.value.timed_out) == ("connect", True)
 

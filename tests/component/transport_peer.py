@@ -19,10 +19,12 @@ class Peer:
 
     Attributes:
         number: 0 for the first connection that the server accepted.
+        was_reset: The client ended the connection with RST.
     """
 
     def __init__(self, stream: trio.abc.Stream, sock: trio.socket.SocketType, number: int) -> None:
         self.number = number
+        self.was_reset = False
         self._stream = stream
         self._sock = sock
         self._buffer = bytearray()
@@ -43,10 +45,18 @@ class Peer:
         del self._buffer[:end]
         return request
 
+    async def request_chunks(self) -> None:
+        """The rest of a request with a chunked body, which is not kept."""
+        while not self._buffer.endswith(b"0\r\n\r\n"):
+            if not await self._more():
+                return
+        self._buffer.clear()
+
     async def _more(self) -> bool:
         try:
             data = await self._stream.receive_some(65_536)
-        except trio.BrokenResourceError:
+        except trio.BrokenResourceError as exc:
+            self.was_reset = isinstance(exc.__cause__, ConnectionResetError)
             return False
         self._buffer += data
         return bool(data)
