@@ -51,20 +51,21 @@ class Instrument:
             path=contestant.fanout_path if fanout else contestant.path,
             headers=dict(contestant.headers(setup)),
             groups={"contestant": running.group, "provider": self.provider.pid, "load": self.load.pid},
+            core=self.cores.contestant,
         )
         self.provider_get("/reset")
 
-    def ask(self, do: str, *, timeout_s: float = 180.0, **arguments: Any) -> dict[str, Any]:
+    def ask(self, do: str, *, patience_s: float = 180.0, **arguments: Any) -> dict[str, Any]:
         """Give the load generator a command and wait for its result.
 
         Raises:
-            InstrumentFailed: It ended, reported an error, or said nothing for ``timeout_s``.
+            InstrumentFailed: It ended, reported an error, or said nothing for ``patience_s``.
         """
         load = self.load
         load.stdin.write(json.dumps({"do": do, **arguments}).encode() + b"\n")
         load.stdin.flush()
-        if not select.select([load.stdout], [], [], timeout_s)[0]:
-            raise InstrumentFailed(f"the load generator did not finish {do!r} within {timeout_s:g} s")
+        if not select.select([load.stdout], [], [], patience_s)[0]:
+            raise InstrumentFailed(f"the load generator did not finish {do!r} within {patience_s:g} s")
         line = load.stdout.readline()
         if not line:
             raise InstrumentFailed(f"the load generator ended during {do!r}; its traceback is above")

@@ -25,23 +25,27 @@ from benchmarks.loop import Client, Loop, Outcome
 from benchmarks.wire import body, request
 
 _OPEN_RAMP = 64  # connections being opened at the same time while streams are gathered
+_START_S = 20.0  # in which all streams of a scenario must have started
 _ERRORS_KEPT = 5
 
 
 class Window:
     """What was counted between two moments, and what it cost."""
 
-    def __init__(self, groups: dict[str, int]) -> None:
+    def __init__(self, groups: dict[str, int], core: int) -> None:
         self.groups = groups
+        self.core = core
         self.latencies_s: list[float] = []
         self.first_s: list[float] = []
         self.gaps_s: list[float] = []
         self.statuses: dict[int, int] = {}
         self.errors = 0
         self.error_texts: list[str] = []
+        self.problems: list[str] = []  # with the run itself, not with one answer
         self.began = 0.0
         self.counted = (0, 0)
         self.cpu: dict[str, float] = {}
+        self.busy_s = 0.0
 
     def restart(self, *, keep_first: bool) -> None:
         """Forget what the warm-up left, in place: callbacks hold these lists."""
@@ -52,6 +56,7 @@ class Window:
 
     def begin(self, loop: Loop) -> None:
         self.cpu = {name: procs.cpu_s(group) for name, group in self.groups.items()}
+        self.busy_s = procs.core_busy_s(self.core)
         self.counted = (loop.events, loop.bytes)
         self.began = time.monotonic()
 
@@ -59,6 +64,7 @@ class Window:
         """Close the window and return everything counted, times in milliseconds."""
         duration_s = time.monotonic() - self.began
         cpu = {name: procs.cpu_s(group) - self.cpu[name] for name, group in self.groups.items()}
+        foreign_s = procs.core_busy_s(self.core) - self.busy_s - cpu.get("contestant", 0.0)
         return {
             "duration_s": duration_s,
             "requests": len(self.latencies_s),
@@ -67,7 +73,9 @@ class Window:
             "statuses": self.statuses,
             "errors": self.errors,
             "error_texts": self.error_texts,
+            "problems": self.problems,
             "cpu_s": cpu,
+            "foreign_percent": max(0.0, foreign_s / duration_s * 100),
             "latency_ms": percentiles(self.latencies_s),
             "first_ms": percentiles(self.first_s),
             "gap_ms": percentiles(self.gaps_s),
@@ -75,7 +83,7 @@ class Window:
 
     def fail(self, client: Client) -> None:
         self.errors += 1
-        if len(self.error_texts) < _ERRORS_KEPT:
+        if len(self.error_texts) < _ERRORS_KEPT and client.problem not in self.error_texts:
             self.error_texts.append(client.problem)
 
 
@@ -97,16 +105,22 @@ class Load:
         self.path = ""
         self.headers: dict[str, str] = {}
         self.groups: dict[str, int] = {}
+        self.core = 0
         self.held: list[Client] = []
 
-    def do_target(self, port: int, path: str, headers: dict[str, str], groups: dict[str, int]) -> dict[str, Any]:
-        """Where requests go, and whose CPU is measured (process groups by name). Drops all connections."""
+    def do_target(
+        self, port: int, path: str, headers: dict[str, str], groups: dict[str, int], core: int
+    ) -> dict[str, Any]:
+        """Where requests go, whose CPU is measured (process groups by name), on which core the contestant is.
+
+        Drops all connections.
+        """
         for client in self.held:
             self.loop.drop(client)
         self.held.clear()
         self.loop.drop_all()
         self.loop.address = ("127.0.0.1", port)
-        self.port, self.path, self.headers, self.groups = port, path, headers, groups
+        self.port, self.path, self.headers, self.groups, self.core = port, path, headers, groups, core
         return {}
 
     def _request(self, model: str, stream: bool = False, tag: str = "", padding_bytes: int = 0) -> bytes:
@@ -131,7 +145,7 @@ class Load:
         pieces of a stream is kept.
         """
         payload = self._request(model, stream, padding_bytes=padding_bytes)
-        loop, window = self.loop, Window(self.groups)
+        loop, window = self.loop, Window(self.groups, self.core)
         failed: list[Client] = []
 
         def on(client: Client, outcome: Outcome) -> None:
@@ -152,18 +166,24 @@ class Load:
                 return
             loop.send(client, payload, now)
 
-        def work(seconds: float) -> None:
+        def work(seconds: float, until: Callable[[], bool] = lambda: False) -> None:
             end = time.monotonic() + seconds
-            while (left_s := end - time.monotonic()) > 0:
-                loop.poll(left_s if not failed else min(left_s, 0.05))
+            while (left_s := end - time.monotonic()) > 0 and not until():
+                loop.poll(min(left_s, 0.05))
                 while failed and time.monotonic() - failed[0].due > 0.05:  # a refused connection is not hammered
                     loop.send(failed.pop(0), payload, time.monotonic())
 
         team = [loop.client(on) for _ in range(clients)]
+        if endless:
+            self._connect(team, on)
         for start in range(0, clients, _OPEN_RAMP):
             for client in team[start : start + _OPEN_RAMP]:
                 loop.send(client, payload, time.monotonic())
             work(0.03 if clients > _OPEN_RAMP else 0)
+        if endless:
+            work(_START_S, until=lambda: len(window.first_s) >= clients)
+            if len(window.first_s) < clients:
+                window.problems.append(f"only {len(window.first_s)} of {clients} streams started in {_START_S:g} s")
         loop.gap_sink = window.gaps_s if endless else None
         work(warmup_s)
         window.restart(keep_first=endless)
@@ -174,6 +194,29 @@ class Load:
         for client in team:
             loop.drop(client)
         return result
+
+    def _connect(self, team: list[Client], on: Callable[[Client, Outcome], None]) -> None:
+        """Have every client get one unary answer, so that streams later start over accepted connections.
+
+        A server with a busy event loop accepts few connections per second; without this step a saturated contestant
+        would be measured with as many streams as it happened to accept.
+        """
+        payload, answered = self._request("unary"), 0
+
+        def count(client: Client, outcome: Outcome) -> None:
+            nonlocal answered
+            answered += outcome is not Outcome.FIRST
+
+        end = time.monotonic() + _START_S
+        for sent, client in enumerate(team):
+            client.on = count
+            self.loop.send(client, payload, time.monotonic())
+            while sent - answered >= _OPEN_RAMP and time.monotonic() < end:
+                self.loop.poll(0.05)
+        while answered < len(team) and time.monotonic() < end:
+            self.loop.poll(0.05)
+        for client in team:
+            client.on = on
 
     def _until(self, end: float) -> None:
         poll, now = self.loop.poll, time.monotonic
@@ -189,7 +232,7 @@ class Load:
         after ``skip_s``. What has no answer ``grace_s`` after the last was sent counts with the time it waited.
         """
         payload = self._request(model, stream)
-        loop, window = self.loop, Window(self.groups)
+        loop, window = self.loop, Window(self.groups, self.core)
         idle: list[Client] = []
         busy: set[Client] = set()
         refused_s: list[float] = []

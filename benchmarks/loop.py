@@ -24,6 +24,7 @@ _STREAM = re.compile(rb"\r\ncontent-type: *text/event-stream", re.IGNORECASE)
 _LAST_CHUNK = b"0\r\n\r\n"
 _UNTIL_CLOSE = -1
 _CHUNKS = -2
+_READ_BYTES, _LONG_READ_BYTES = 65_536, 1_048_576
 _SMALL_WINDOW_BYTES = 4_096
 _INTERNET_SEGMENT_BYTES = 1_400
 _ABORT = struct.pack("ii", 1, 0)
@@ -163,7 +164,7 @@ class Loop:
     def _incoming(self, client: Client) -> None:
         assert client.sock is not None
         try:
-            data = client.sock.recv(262_144)
+            data = client.sock.recv(_READ_BYTES if client.left_bytes < _READ_BYTES else _LONG_READ_BYTES)
         except BlockingIOError:
             return
         except OSError as error:

@@ -120,6 +120,15 @@ def cpu_s(group: int) -> float:
     return sum(sum(int(field) for field in fields[11:15]) for _, fields in members(group)) * _TICK_S
 
 
+def core_busy_s(core: int) -> float:
+    """Time ``core`` has been busy with anything since the machine started; waiting and stolen time excluded."""
+    for line in Path("/proc/stat").read_text().splitlines():
+        if line.startswith(f"cpu{core} "):
+            user, nice, system, _, _, irq, softirq = (int(field) for field in line.split()[1:8])
+            return (user + nice + system + irq + softirq) * _TICK_S
+    return 0.0
+
+
 def memory_bytes(group: int) -> int:
     """Proportional set size of the group; resident set size where the kernel keeps no PSS."""
     total = 0

@@ -31,13 +31,14 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.IGNORECASE)
 _READ = select.EPOLLIN | select.EPOLLRDHUP
 _CACHED_PLANS = 16_384
+_READ_BYTES, _LONG_READ_BYTES = 65_536, 1_048_576
 _SMALL_SEND_BUFFER_BYTES = 65_536
 
 
 class Connection:
     """One socket from the contestant and the answer under way on it."""
 
-    __slots__ = ("buffer", "fd", "index", "plan", "rest", "sock", "tag", "turn", "wanted_bytes")
+    __slots__ = ("buffer", "due", "fd", "index", "plan", "rest", "sock", "tag", "turn", "wanted_bytes")
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -46,6 +47,7 @@ class Connection:
         self.wanted_bytes = 0  # whole request, 0 while unknown
         self.plan: wire.Plan | None = None
         self.index = 0  # next piece
+        self.due = 0.0  # when it is to be sent, if it is timed
         self.rest: memoryview | None = None  # of a piece the socket did not take whole
         self.tag = ""
         self.turn = 0  # counts answers, so that a timer of an earlier one is recognised
@@ -113,7 +115,7 @@ class Provider:
 
     def _read(self, connection: Connection) -> None:
         try:
-            data = connection.sock.recv(1_048_576)
+            data = connection.sock.recv(_LONG_READ_BYTES if connection.wanted_bytes else _READ_BYTES)
         except BlockingIOError:
             return
         except OSError:
@@ -126,12 +128,12 @@ class Provider:
             if connection.wanted_bytes > len(connection.buffer):
                 return
             data = bytes(connection.buffer)
+            connection.buffer.clear()
         head = data.find(b"\r\n\r\n") + 4
         if head > 3 and self._whole(connection, data, head):
-            connection.buffer.clear()
             connection.wanted_bytes = 0
             self._request(connection, data, head)
-        elif not connection.buffer:
+        else:
             connection.buffer += data
 
     @staticmethod
@@ -149,10 +151,8 @@ class Provider:
             self._get(connection, data)
             return
         content = data[head:]
-        known = self.plans.get(content)
-        if known is None:
-            known = self._learn(content)
-        plan, connection.tag = known
+        known = self.plans.get(content) if len(content) < _READ_BYTES else None
+        plan, connection.tag = known or self._learn(content)
         connection.plan = plan
         connection.index = 0
         connection.turn += 1
@@ -162,8 +162,8 @@ class Provider:
         if plan.delay_s:
             self._schedule(connection, time.monotonic() + plan.delay_s)
         elif plan.interval_s:
-            self._schedule(connection, time.monotonic() + plan.interval_s)
-            self._send_next(connection, plan)
+            connection.due = time.monotonic()
+            self._send_due(connection, plan, connection.due)
         else:
             self._send_all(connection, plan)
 
@@ -175,7 +175,7 @@ class Provider:
         key = repr((wanted.model, wanted.stream, wanted.usage)).encode()
         plan, _ = self.plans.get(key) or (wire.plan(wanted), "")
         self.plans[key] = (plan, "")
-        if len(content) < 65_536:
+        if len(content) < _READ_BYTES:
             self.plans[content] = (plan, wanted.tag)
         return plan, wanted.tag
 
@@ -201,20 +201,16 @@ class Provider:
         heapq.heappush(self.timers, (due, self.order, connection.turn, connection))
 
     def _fire(self) -> None:
-        """Send every piece that is due; one that the socket held up is late, and the next a full interval later."""
         now, timers = time.monotonic(), self.timers
         while timers and timers[0][0] <= now:
-            due, _, turn, connection = heapq.heappop(timers)
+            _, _, turn, connection = heapq.heappop(timers)
             plan = connection.plan
             if plan is None or turn != connection.turn:
                 continue
             if not plan.interval_s:
                 self._send_all(connection, plan)
-                continue
-            following = due + plan.interval_s
-            self._schedule(connection, following if following > now else now + plan.interval_s)
-            if connection.rest is None:
-                self._send_next(connection, plan)
+            elif connection.rest is None:
+                self._send_due(connection, plan, now)
 
     def _send_all(self, connection: Connection, plan: wire.Plan) -> None:
         if plan.hangs and len(plan.pieces) > 1:
@@ -239,9 +235,13 @@ class Provider:
         if index == end and connection.rest is None:
             self._finish(connection, plan)
 
-    def _send_next(self, connection: Connection, plan: wire.Plan) -> None:
-        piece = plan.pieces[connection.index]
-        connection.index += 1
+    def _send_due(self, connection: Connection, plan: wire.Plan, now: float) -> None:
+        """Send the next piece of a paced answer, and with it those that are overdue: pacing is an open loop."""
+        count = 1 + int((now - connection.due) / plan.interval_s)
+        pieces = plan.pieces[connection.index : connection.index + count]
+        piece = pieces[0] if count == 1 else b"".join(pieces)
+        connection.index += len(pieces)
+        connection.due += count * plan.interval_s
         try:
             sent = connection.sock.send(piece)
         except BlockingIOError:
@@ -253,6 +253,8 @@ class Provider:
             self._hold(connection, memoryview(piece)[sent:])
         elif connection.index == len(plan.pieces):
             self._finish(connection, plan)
+        else:
+            self._schedule(connection, connection.due)
 
     def _hold(self, connection: Connection, rest: memoryview | None) -> None:
         connection.rest = rest
@@ -277,7 +279,9 @@ class Provider:
             return
         if connection.index == len(plan.pieces):
             self._finish(connection, plan)
-        elif not plan.interval_s:
+        elif plan.interval_s:
+            self._schedule(connection, connection.due)
+        else:
             self._send_all(connection, plan)
 
     def _finish(self, connection: Connection, plan: wire.Plan) -> None:

@@ -17,6 +17,8 @@ from benchmarks.contestants.base import Contestant, Running, Setup
 from benchmarks.driver import Instrument, InstrumentFailed
 from benchmarks.scenarios import Bench, Figures, Scenario, Unfit
 
+_PROBLEM_CHARS = 500
+
 
 @frozen(kw_only=True, slots=True)
 class Plan:
@@ -70,9 +72,15 @@ def run(plan: Plan, cores: procs.Cores, before: Tell, after: Tell) -> Cells:
                     cell.rounds.append(once(plan, scenario, contestant, cores))
                 except (Unfit, InstrumentFailed, procs.NotReady) as error:
                     cell.rounds.append(None)
-                    cell.problems.append(f"round {number + 1}: {error}")
+                    cell.problems.append(f"round {number + 1}: {_brief(str(error))}")
                 after(scenario, contestant, number)
     return cells
+
+
+def _brief(text: str) -> str:
+    """One line; of a long text the end, where a log says what happened."""
+    line = " ".join(text.split())
+    return line if len(line) <= _PROBLEM_CHARS else f"{line[:100]} … {line[-_PROBLEM_CHARS + 100 :]}"
 
 
 def _turned(contestants: Sequence[Contestant], number: int) -> list[Contestant]:

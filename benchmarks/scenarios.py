@@ -21,6 +21,8 @@ Figures = dict[str, float | None]
 
 REFUSAL_WORKERS, REFUSAL_QUEUE = 20, 100
 OVERLOAD_WORKERS, OVERLOAD_QUEUE, OVERLOAD_LATENCY_MS, OVERLOAD_FACTOR = 20, 100, 100, 4
+OVERLOAD_UNBOUNDED_CLIENTS = 64  # stands for the workers of a contestant that admits everybody
+OVERLOAD_GRACE_S = 10.0
 STALL_S = 5.0
 
 
@@ -97,6 +99,8 @@ def closed_figures(counted: dict[str, Any], per: str) -> Figures:
         Unfit: Nothing was answered, or more than one answer in a hundred was wrong.
     """
     count, errors = counted[per], counted["errors"]
+    if counted["problems"]:
+        raise Unfit("; ".join(counted["problems"]))
     if not count or errors > counted["requests"] / 100 + (per == "events") * count / 1000:
         raise Unfit(f"{errors} errors, {count} {per}: {'; '.join(counted['error_texts']) or 'no answer at all'}")
     cpu, duration_s = counted["cpu_s"], counted["duration_s"]
@@ -112,6 +116,7 @@ def closed_figures(counted: dict[str, Any], per: str) -> Figures:
         "errors": float(errors),
         "load_us": cpu["load"] / count * 1e6,
         "provider_us": cpu["provider"] / count * 1e6,
+        "foreign_percent": counted["foreign_percent"],
     }
 
 
@@ -130,18 +135,27 @@ def refusal(bench: Bench) -> Figures:
 
 
 def overload(bench: Bench) -> Figures:
-    """Find the capacity with as many clients as workers, then offer four times of it in an open loop."""
+    """Find the capacity, then offer four times of it in an open loop.
+
+    With admission the capacity is that of the workers; without, it is what the core carries.
+    """
     instrument = bench.instrument
     instrument.target(bench.running)
     model = f"slow-{OVERLOAD_LATENCY_MS}-8"
+    admits = "admission" in bench.running.contestant.features
     window = {"warmup_s": bench.warmup_s, "window_s": bench.window_s}
-    closed = instrument.ask("closed", model=model, clients=OVERLOAD_WORKERS, stream=True, **window)
-    calm = closed_figures(closed, "requests")
+    clients = OVERLOAD_WORKERS if admits else OVERLOAD_UNBOUNDED_CLIENTS
+    calm = closed_figures(instrument.ask("closed", model=model, clients=clients, stream=True, **window), per="requests")
     capacity = calm["per_s"] or 0.0
     duration_s = 1.0 + 2 * bench.window_s
-    offered = OVERLOAD_FACTOR * OVERLOAD_WORKERS * 1000 / OVERLOAD_LATENCY_MS
     flood = instrument.ask(
-        "open", model=model, rate=offered, duration_s=duration_s, skip_s=1.0, grace_s=10.0, timeout_s=duration_s + 60
+        "open",
+        model=model,
+        rate=OVERLOAD_FACTOR * capacity,
+        duration_s=duration_s,
+        skip_s=1.0,
+        grace_s=OVERLOAD_GRACE_S,
+        patience_s=duration_s + OVERLOAD_GRACE_S + 60,
     )
     unloaded_ms = calm["first_p50_ms"] or 0.0
     return {
@@ -149,9 +163,10 @@ def overload(bench: Bench) -> Figures:
         "capacity_per_s": capacity,
         "unloaded_ms": unloaded_ms,
         "first_p99_ms": flood["first_ms"].get("p99"),
-        "bound_ms": OVERLOAD_QUEUE / capacity * 1000 + 1.5 * unloaded_ms,
+        "bound_ms": OVERLOAD_QUEUE / capacity * 1000 + 1.5 * unloaded_ms if admits else None,
         "refused_p99_ms": flood["refused_ms"].get("p99"),
         "lost_percent": (flood["errors"] + flood["unanswered"]) / flood["sent"] * 100,
+        "foreign_percent": flood["foreign_percent"],
     }
 
 
@@ -210,11 +225,12 @@ def stalled(bench: Bench, *, clients: int) -> Figures:
     during = procs.memory_bytes(bench.running.group)
     gone = instrument.provider_active_falls_to(0, timeout_s=STALL_S + 5.0)
     took_s = time.monotonic() - began
+    still_open = instrument.provider_get("/stats")["active"]
     instrument.ask("leave")
     return {
         "stream_kb": (during - before) / clients / 1024,
         "closed_s": took_s if gone else None,
-        "open_percent": 0.0 if gone else instrument.provider_get("/stats")["active"] / clients * 100,
+        "open_percent": still_open / clients * 100,
     }
 
 

@@ -42,6 +42,7 @@ WORDS = (
 CREATED = 1_760_000_000
 ANSWER_ID = "chatcmpl-B4nChM4rkB4nChM4rkB4nChM4rk0"
 FLOOD_PIECE_EVENTS = 64
+_LONG_BODY_BYTES = 65_536
 
 _MODEL = re.compile(rb'"model"\s*:\s*"([^"]*)"')
 _USER = re.compile(rb'"user"\s*:\s*"([^"]*)"')
@@ -60,6 +61,8 @@ class Wanted:
 
     @classmethod
     def read(cls, body: bytes) -> Wanted:
+        if len(body) > _LONG_BODY_BYTES:  # fields stand before or after a long prompt, never in its midst
+            body = body[:2_048] + body[-2_048:]
         model, user = _MODEL.search(body), _USER.search(body)
         return cls(
             model=model[1].decode() if model else "unary",

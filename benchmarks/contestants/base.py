@@ -14,7 +14,7 @@ from benchmarks import procs
 
 Feature = Literal["stream", "admission", "fanout", "client_stall"]
 
-KEY = "sk-bench-0123456789"
+KEY = "sk-bench-only-on-loopback-7f3b9c41e8d2"
 AUTHORIZATION = {"authorization": f"Bearer {KEY}"}
 
 

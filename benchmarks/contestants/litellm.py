@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.contestants.base import Command, Contestant, Setup, first_line
+from benchmarks.contestants.base import KEY, Command, Contestant, Setup, first_line
 
 ENVIRONMENT = Path(__file__).parent.parent / ".env-litellm"
 
@@ -20,12 +20,13 @@ def version() -> str:
 
 
 def command(setup: Setup) -> Command:
-    """One worker, no database, no telemetry, no verbose log."""
+    """One worker, one key, no database, no telemetry, no verbose log."""
     lines = ["model_list:"]
     for model in sorted({"unary", *setup.models}):
         lines += [f"  - model_name: {model}", "    litellm_params:", f"      model: openai/{model}"]
         lines += [f"      api_base: {setup.provider_url}/v1", "      api_key: sk-upstream"]
     lines += ["litellm_settings:", "  telemetry: false", "  num_retries: 0", "  request_timeout: 600"]
+    lines += ["general_settings:", f"  master_key: {KEY}"]
     path = setup.scratch / "litellm.yaml"
     path.write_text("\n".join(lines) + "\n")
     serve = ("--config", str(path), "--host", "127.0.0.1", "--port", str(setup.port), "--num_workers", "1")
