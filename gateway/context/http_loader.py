@@ -14,9 +14,9 @@ Its errors say what is wrong with the answer and never show the address, which m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 import orjson
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import httpx
 
 _PORTS = {"http": 80, "https": 443}
+_NO_TIMEOUTS = {"timeout": {"connect": None, "read": None, "write": None, "pool": None}}
 
 
 class Http:
@@ -37,7 +38,8 @@ class Http:
 
     Args:
         rules: The loader's configuration.
-        client: Follows no redirects by itself and has no time limits tighter than the loader's.
+        client: Takes no proxies or credentials from the environment. Its time limits are not used, the loader has its
+            own; neither are its cookies, which would be other users'.
         allowed: What may be reached.
 
     Raises:
@@ -71,8 +73,6 @@ class Http:
             raise LoaderError(str(error) if isinstance(error, TemplateError) else "the address is invalid") from None
         try:
             body = await self._fetch(request)
-        except httpx.TimeoutException as error:
-            raise LoaderError(f"the API was too slow ({type(error).__name__})") from error
         except httpx.HTTPError as error:
             raise LoaderError(f"the API could not be reached ({type(error).__name__})") from error
         return _items(self._part(body), f"{request.url.scheme}://{request.url.netloc.decode()}{request.url.path}")
@@ -82,7 +82,13 @@ class Http:
 
         body = None if self.rules.body is None else fill_json(self.rules.body, ask)
         # Not the client's build_request: that would add the cookies of other users' answers.
-        request = httpx.Request(self.rules.method, fill_url(self.rules.url, ask), headers=self._headers, content=body)
+        request = httpx.Request(
+            self.rules.method,
+            fill_url(self.rules.url, ask),
+            headers=self._headers,
+            content=body,
+            extensions=_NO_TIMEOUTS,  # timeout_s holds for all of it, the fan-out sees to that
+        )
         if not is_allowed(request.url, self._allowed):
             raise LoaderError("this host is not in [context] allowed_hosts")
         return request
@@ -132,10 +138,13 @@ async def _limited(response: httpx.Response, max_bytes: int) -> bytes:
     if declared.isdigit() and int(declared) > max_bytes:
         raise LoaderError(too_large)
     body = bytearray()
-    async for piece in response.aiter_raw():
-        body += piece
-        if len(body) > max_bytes:
-            raise LoaderError(too_large)
+    # The bound stream under aiter_raw, because leaving two nested generators early would leave the inner one unclosed.
+    stream = cast("AsyncGenerator[bytes, None]", aiter(cast("httpx.AsyncByteStream", response.stream)))
+    async with aclosing(stream) as pieces:
+        async for piece in pieces:
+            body += piece
+            if len(body) > max_bytes:
+                raise LoaderError(too_large)
     return bytes(body)
 
 

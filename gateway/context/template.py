@@ -3,7 +3,9 @@
 Only ``{input}``, ``{user}`` and ``{conversation}`` are placeholders; other braces are ordinary text. In an address each
 value is percent-encoded down to the unreserved characters, so it can end neither its path segment nor its query
 parameter; a value that would make a path segment ``.`` or ``..`` is refused, because the way to the server would
-resolve it. In a JSON document a placeholder inside a string becomes escaped text, one outside becomes a whole string.
+resolve it. Of the input an address takes the first 2,000 characters, because servers refuse long ones; ids are never
+cut, a part of one could be somebody else's. In a JSON document a placeholder inside a string becomes escaped text, one
+outside becomes a whole string.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from gateway.core.ask import Ask
 
 _PLACEHOLDER = re.compile(r"\{(input|user|conversation)\}")
 _JSON_PIECE = re.compile(r'"(?:[^"\\]|\\.)*"|\{(?:input|user|conversation)\}', re.DOTALL)
+_MAX_URL_INPUT_CHARS = 2_000
 _SAMPLE = Ask(input='x"\\', user='x"\\', conversation='x"\\')
 
 
@@ -38,6 +41,7 @@ def fill_url(template: str, ask: Ask) -> str:
     Raises: TemplateError if a value would turn into a step up in the path.
     """
     values = values_of(ask)
+    values["input"] = values["input"][:_MAX_URL_INPUT_CHARS]
     url = _PLACEHOLDER.sub(lambda match: quote(values[match[1]], safe=""), template)
     path = url.split("#", 1)[0].split("?", 1)[0]
     if any(unquote(segment) in (".", "..") for segment in path.split("/")):

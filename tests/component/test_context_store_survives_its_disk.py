@@ -4,6 +4,7 @@ request, and nothing is left open."""
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -213,8 +214,6 @@ async def test_a_write_given_up_while_it_waits_for_a_lock_stops_waiting(tmp_path
 
 async def test_a_store_on_a_stuck_disk_still_closes(tmp_path: Path) -> None:
     """A thread that the kernel does not give back costs the closing its two seconds at most, and its own place."""
-    import threading
-
     release = threading.Event()
     base = Database(str(tmp_path / "x.db"), readers=1)
     stuck = Watched(lambda _connection: release.wait(20))
