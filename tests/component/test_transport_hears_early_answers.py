@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 import trio
 import trio.testing
 from transport_peer import OK, Peer, ask, body_of, provider, transport
 
-from gateway.upstream.transport import TransportError
+from gateway.upstream.transport import Origin, TransportError
 
 LARGE = b"x" * 16_000_000  # more than the sockets' buffers take
 TOO_LARGE = b"HTTP/1.1 413 Too Large\r\ncontent-length: 3\r\n\r\nbig"
@@ -36,6 +38,23 @@ async def test_an_early_answer_to_a_small_body_is_the_answer_even_after_a_reset(
 
     async with transport() as made, provider(script) as origin:
         assert await ask(made, origin) == (413, b"big")
+
+
+async def test_an_answer_given_before_anything_could_be_written_is_the_answer() -> None:
+    """As a provider does that is full: it accepts, says so and resets."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def refuse(phase: str) -> None:
+            if phase == "write":
+                accepted, _ = listener.accept()
+                accepted.send(TOO_LARGE)
+                accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                accepted.close()
+
+        origin = Origin("http", "127.0.0.1", listener.getsockname()[1])
+        async with transport() as made:
+            with await made.send(b"POST", origin, b"/", [], b"{}", on_phase=refuse) as response:
+                assert (response.status, await body_of(response)) == (413, b"big")
 
 
 async def test_hints_while_writing_are_no_answer() -> None:

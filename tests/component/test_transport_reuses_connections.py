@@ -20,6 +20,15 @@ async def until(condition: Callable[[], bool]) -> None:
         await trio.testing.wait_all_tasks_blocked()
 
 
+async def test_the_phases_of_a_call_are_told_as_they_begin() -> None:
+    phases: list[str] = []
+    async with transport() as made, provider(answering(OK)) as origin:
+        for _ in range(2):
+            with await made.send(b"GET", origin, b"/", [], on_phase=phases.append) as response:
+                await body_of(response)
+    assert phases == ["connect", "write", "read", "write", "read"]
+
+
 async def test_one_connection_serves_one_request_after_the_other() -> None:
     block = HeaderBlock.of([(b"accept", b"*/*")])
     async with transport() as made, provider(answering(OK)) as origin:
@@ -176,6 +185,30 @@ async def test_a_get_is_not_sent_again_after_the_first_byte_of_an_answer() -> No
         with pytest.raises(TransportError):
             await ask(made, origin, b"GET")
         assert len(requests) == 2
+
+
+async def test_a_post_of_which_no_byte_was_written_is_sent_again() -> None:
+    """The provider resets between the check of the kept connection and the write."""
+    peers: list[Peer] = []
+    requests: list[bytes] = []
+
+    async def script(peer: Peer) -> None:
+        peers.append(peer)
+        while request := await peer.request():
+            requests.append(request)
+            await peer.say(OK)
+
+    def reset_first(phase: str) -> None:
+        if phase == "write" and len(peers) == 1:
+            peers[0].reset()
+
+    async with transport() as made, provider(script) as origin:
+        await ask(made, origin)
+        with await made.send(b"POST", origin, b"/", [], b"{}", on_phase=reset_first) as response:
+            assert await body_of(response) == b"hello"
+            assert (response.resent, response.reused) == (True, False)
+        counts = made.statistics()[origin]
+        assert (counts.resent, counts.dead, len(requests)) == (1, 1, 2)
 
 
 async def test_a_get_on_a_new_connection_is_never_sent_again() -> None:

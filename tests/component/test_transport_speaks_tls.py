@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
@@ -11,6 +14,7 @@ import trustme
 from transport_peer import OK, Peer, answering, ask, body_of, provider, transport
 
 from gateway.upstream.transport import Origin, TransportError, make_client, make_tls_context
+from gateway.upstream.wire import TlsWire
 
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
@@ -196,6 +200,65 @@ async def test_a_connection_that_ended_while_idle_is_replaced(
         assert await ask(made, origin) == (200, b"hello")
         counts = made.statistics()[origin]
         assert (counts.opened, counts.dead) == (2, 1)
+
+
+class ServerEnd:
+    """The server's side of a TLS connection, with records handed over one flight at a time."""
+
+    def __init__(self, context: ssl.SSLContext, sock: trio.socket.SocketType) -> None:
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_side=True)
+        self._sock = sock
+
+    async def handshake(self) -> None:
+        """Without sending what comes after it: the session tickets."""
+        while True:
+            try:
+                return self.tls.do_handshake()
+            except ssl.SSLWantReadError:
+                await self.flush()
+                self.incoming.write(await self._sock.recv(65_536))
+
+    async def flush(self) -> None:
+        if data := self.outgoing.read():
+            await self._sock.send(data)
+
+
+@asynccontextmanager
+async def connected(serving: ssl.SSLContext, trusting: ssl.SSLContext) -> AsyncIterator[tuple[ServerEnd, TlsWire]]:
+    ours, theirs = socket.socketpair()
+    with trio.socket.from_stdlib_socket(theirs) as far:
+        wire = TlsWire(ours, trusting, "localhost", None)
+        server = ServerEnd(serving, far)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.handshake)
+            await wire.handshake()
+        with trio.fail_after(5):
+            yield server, wire
+        wire.close(reset=False)
+
+
+async def test_a_session_ticket_on_an_idle_connection_does_not_kill_it_but_data_does(
+    authority: trustme.CA, trusting: ssl.SSLContext
+) -> None:
+    serving = server_context(authority, "localhost", ssl.TLSVersion.TLSv1_3)
+    async with connected(serving, trusting) as (server, wire):
+        assert wire.session() is None
+        await server.flush()  # the tickets
+        assert not wire.stale()
+        assert wire.session() is not None
+        server.tls.write(OK)
+        await server.flush()
+        assert wire.stale()
+
+
+async def test_after_the_closing_alert_nothing_is_waited_for(serving: ssl.SSLContext, trusting: ssl.SSLContext) -> None:
+    async with connected(serving, trusting) as (server, wire):
+        server.tls.write(b"all")
+        with pytest.raises(ssl.SSLWantReadError):
+            server.tls.unwrap()
+        await server.flush()  # the connection below stays open
+        assert [await wire.recv(), await wire.recv()] == [b"all", b""]
 
 
 async def test_leaving_in_the_middle_is_seen_by_the_provider(serving: ssl.SSLContext, trusting: ssl.SSLContext) -> None:

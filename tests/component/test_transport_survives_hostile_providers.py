@@ -174,6 +174,19 @@ async def test_an_endless_head_or_framing_is_cut_off(name: str) -> None:
         assert caught.value.kind == "protocol"
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(HEAD + b"x: " + b"b" * 5_000 + b"\r\ncontent-length: 0\r\n\r\n", id="headers"),
+        pytest.param(CHUNKED + b"0\r\nx: " + b"b" * 5_000 + b"\r\n\r\n", id="trailers"),
+    ],
+)
+async def test_headers_that_come_whole_but_too_large_are_refused(answer: bytes) -> None:
+    async with transport(limits=Limits(head_bytes=4_096)) as made, provider(answering(answer)) as origin:
+        with pytest.raises(TransportError, match="larger than 4096 bytes"):
+            await ask(made, origin)
+
+
 async def test_chunks_of_one_byte_are_no_flood() -> None:
     answer = CHUNKED + b"1\r\nx\r\n" * 20_000 + b"0\r\n\r\n"
     async with transport(limits=Limits(excess_bytes=64)) as made, provider(answering(answer)) as origin:
