@@ -5,7 +5,8 @@ that leaves behind pipelined bytes; :class:`Conversation` does better. What TLS 
 with prior knowledge and WebSocket upgrades go on in Hypercorn's protocols, with the bytes read so far, with the gate
 asked for each request, and with a send deadline put on them (:meth:`Connection.protocol_send`).
 
-There, the app is not cancelled when a client leaves: it has to listen for ``http.disconnect``.
+There, the app is not cancelled when a client leaves: it has to listen for ``http.disconnect``. And an HTTP/2 client
+that reads its socket but opens no window for a stream is for the app's own deadlines to notice.
 """
 
 from __future__ import annotations
@@ -39,7 +40,6 @@ class Connection(TCPServer):
 
     async def run(self) -> None:
         """Serve it. Raises nothing but cancellation. *Cancellation*: the app is cancelled, the connection reset."""
-        self._service.opened(self)
         try:
             await self._run()
         except Exception:

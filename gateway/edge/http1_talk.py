@@ -344,7 +344,8 @@ class Conversation:
             data = whole(failed(), line, head_only=head_only, http10=http10, keep_alive=keep_alive)
         try:
             await self.pipe.write(data)
-        except ClientGone:
+        except ClientGone as gone:
+            self._service.client_stalled += gone.stalled
             self._finish(linger=False)
 
     async def _expired(self) -> None:

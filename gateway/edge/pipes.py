@@ -25,7 +25,7 @@ READ_BYTES: Final = 65_536
 _BURST: Final = 32
 _TLS_PIECE_BYTES: Final = 16_384
 _LINGER_S: Final = 2.0
-_LINGER_BYTES: Final = 8_388_608
+_LINGER_BYTES: Final = 134_217_728
 _CLOSE_S: Final = 1.0
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
@@ -53,7 +53,7 @@ class Pipe(Protocol):
         """Close after the last write.
 
         Args:
-            linger: Discard what the client still sends for at most 2 s and 8 MiB, so that it gets to read the answer
+            linger: Discard what the client still sends for at most 2 s and 128 MiB, so that it gets to read the answer
                 rather than a reset.
         """
         ...

@@ -73,7 +73,7 @@ def hypercorn_config(config: Server) -> HypercornConfig:
     theirs.h2_max_inbound_frame_size = 16_384
     theirs.max_app_queue_size = 8
     theirs.websocket_max_message_size = config.max_body_bytes
-    theirs.websocket_ping_interval = 20.0
+    theirs.websocket_ping_interval = None
     theirs.ssl_handshake_timeout = _HANDSHAKE_S
     theirs.startup_timeout = _LIFESPAN_S
     theirs.shutdown_timeout = _LIFESPAN_S
@@ -125,8 +125,11 @@ async def serve(
         ssl_context = theirs.create_ssl_context()
         with unwrapped():
             async with trio.open_nursery() as nursery:
-                await nursery.start(lifespan.handle_lifespan)
+                over = trio.Event()
+                await nursery.start(_live, lifespan, over)
                 await lifespan.wait_for_startup()
+                if lifespan.shutdown.is_set():
+                    await over.wait()  # a start-up that failed is raised here; an app without a lifespan is fine
                 task_status.started([url_of(sock, tls=ssl_context is not None) for sock in listening])
                 await _accept_until_drained(service, listening, ssl_context, ends, on_drain)
                 await lifespan.wait_for_shutdown()
@@ -134,6 +137,11 @@ async def serve(
     finally:
         for sock in listening:
             sock.close()
+
+
+async def _live(lifespan: Lifespan, over: trio.Event, task_status: trio.TaskStatus[None]) -> None:
+    await lifespan.handle_lifespan(task_status=task_status)
+    over.set()
 
 
 async def _accept_until_drained(
@@ -188,6 +196,7 @@ async def _accept(service: Service, listener: trio.SocketListener, ssl_context: 
         else:
             tls = trio.SSLStream(stream, ssl_context, server_side=True, https_compatible=True)
             connection = Connection(service, tls)
+        service.opened(connection)  # counted before room() is asked again; run() takes it off
         connections.start_soon(connection.run)
 
 

@@ -43,7 +43,7 @@ class ServerStatistics:
         refused_by_gate: Answered by the gate; the app never heard of them.
         refused_by_server: Answered 4xx or 5xx by the server itself: malformed, too large, too slow.
         client_left: Requests cancelled because their client had gone.
-        client_stalled: Of these, the client had stopped reading for ``server.client_stall_s``.
+        client_stalled: Connections reset because their client had stopped reading for ``server.client_stall_s``.
         app_failed: Requests whose app raised, or ended without a complete response.
         delegated: Connections handed to Hypercorn's HTTP/2 and WebSocket.
         draining: No new work is taken.

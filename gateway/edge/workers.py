@@ -26,7 +26,7 @@ from typing import Final
 from attrs import define, field
 
 from gateway.config import Server
-from gateway.edge.sockets import bind
+from gateway.edge.sockets import bind, url_of
 
 Target = Callable[[list[socket.socket], int, int], None]
 
@@ -39,13 +39,18 @@ _KILL_AFTER_S: Final = 15.0  # beyond the drain, for a worker that does not end
 _log = logging.getLogger(__name__)
 
 
-def run_workers(config: Server, target: Target) -> int:
+def _ignore(urls: list[str]) -> None:
+    pass
+
+
+def run_workers(config: Server, target: Target, *, listening: Callable[[list[str]], None] = _ignore) -> int:
     """Run ``server.workers`` processes until a signal ends them.
 
     Args:
         config: ``[server]``; ``bind``, ``workers`` and ``drain_timeout_s`` are read.
         target: ``target(sockets, index, count)`` runs one worker, 0 ≤ index < count, and returns or raises SystemExit
             when it has drained. Importable from the top level of a module, since it is pickled.
+        listening: Called once with the URLs, when the sockets are bound and before the first worker is started.
 
     Returns:
         The exit code: 0 if every worker ended well after a signal.
@@ -55,6 +60,7 @@ def run_workers(config: Server, target: Target) -> int:
     """
     sockets = bind(config)
     try:
+        listening([url_of(sock, tls=config.tls_cert is not None) for sock in sockets])
         with _wakeups() as (wakeup, signals):
             return _Supervisor(config, target, sockets).run(wakeup, signals)
     finally:
@@ -122,6 +128,8 @@ class _Supervisor:
             del self.alive[index]
             code = process.exitcode
             process.close()
+            if code == -signal.SIGTERM and self.stopping:
+                continue  # told to end before it had begun
             if self.stopping:
                 self.exit_code = self.exit_code or (128 - code if code < 0 else code)
             else:

@@ -1,0 +1,248 @@
+"""SIGTERM: not ready at once, no new work, what runs ends well, and the process ends with 0."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from server_peer import PATIENCE_S, Answer, Peer, app_of, request, running, say
+
+from gateway.config import Server
+from gateway.edge.gate import Reply
+from gateway.edge.serve import BindError, serve
+
+Message = dict[str, Any]
+
+
+class Gateway:
+    """An app with readiness and streams that end when told, and its gate."""
+
+    def __init__(self) -> None:
+        self.draining = False
+        self.go_on = trio.Event()
+        self.streams = 0
+        self.enough = trio.Event()
+
+    def drain(self) -> None:
+        self.draining = True
+
+    def knock(self, scope: Message) -> Reply | None:
+        if self.draining and scope["path"] != "/readyz":
+            return Reply(503, [(b"retry-after", b"2")], b"draining")
+        return None
+
+    async def __call__(self, scope: Message, receive: Any, send: Any) -> None:
+        if scope["path"] == "/readyz":
+            await say(send, b"", status=503 if self.draining else 200)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"first", "more_body": True})
+        self.streams += 1
+        if self.streams == 50:
+            self.enough.set()
+        await self.go_on.wait()
+        await send({"type": "http.response.body", "body": b"last"})
+
+
+async def test_fifty_streams_end_well_and_nothing_new_is_taken() -> None:
+    gateway = Gateway()
+    answers: list[Answer] = []
+    async with running(app_of(gateway), gate=gateway, on_drain=gateway.drain, drain_timeout_s=30.0) as server:
+
+        async def client() -> None:
+            async with await server.connect() as peer:
+                await peer.send(request("/stream"))
+                answers.append(await peer.answer())
+                assert await peer.to_the_end() == b""
+
+        idle = await server.connect()
+        await idle.send(request("/readyz"))
+        assert (await idle.answer()).status == 200
+        async with trio.open_nursery() as nursery:
+            for _ in range(50):
+                nursery.start_soon(client)
+            with trio.fail_after(PATIENCE_S):
+                await gateway.enough.wait()
+            server.shutdown.set()
+            await trio.testing.wait_all_tasks_blocked()
+            assert (await server.ask(request("/stream"))).status == 503
+            for peer in (idle, await server.connect()):
+                await peer.send(request("/readyz"))
+                answer = await peer.answer()
+                assert (answer.status, answer.headers["connection"]) == (503, "close")
+                await trio.aclose_forcefully(peer.stream)
+            assert not server.ended.is_set()
+            gateway.go_on.set()
+        with trio.fail_after(PATIENCE_S):
+            await server.ended.wait()
+        assert server.statistics().connections_open == 0
+    assert [answer.body for answer in answers] == [b"firstlast"] * 50
+
+
+async def test_idle_connections_end_in_order() -> None:
+    async with running() as server, await server.connect() as fresh, await server.connect() as used:
+        await used.send(request())
+        assert (await used.answer()).status == 200
+        server.shutdown.set()
+        with trio.fail_after(PATIENCE_S):
+            await server.ended.wait()
+        for peer in (fresh, used):
+            assert await peer.to_the_end() == b""
+
+
+async def test_after_the_deadline_the_rest_is_cancelled_and_seen_as_broken_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.edge.serve.GRACE_S", 0.0)
+    gateway = Gateway()
+    async with (
+        running(app_of(gateway), on_drain=gateway.drain, drain_timeout_s=0.05) as server,
+        await server.connect() as peer,
+    ):
+        await peer.send(request("/stream"))
+        await peer.until(b"first\r\n")
+        server.shutdown.set()
+        with trio.fail_after(PATIENCE_S):
+            await server.ended.wait()
+        assert await peer.closed()
+
+
+async def test_the_app_is_told_by_its_lifespan_after_the_last_request() -> None:
+    story: list[str] = []
+    at_work, go_on = trio.Event(), trio.Event()
+
+    async def app(scope: Message, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            for _ in range(2):
+                message = await receive()
+                story.append(message["type"])
+                await send({"type": message["type"] + ".complete"})
+            return
+        at_work.set()
+        await go_on.wait()
+        await say(send, b"ok")
+        story.append("answered")
+
+    async with running(app, on_drain=lambda: story.append("drain")) as server, await server.connect() as peer:
+        await peer.send(request())
+        await at_work.wait()
+        server.shutdown.set()
+        await trio.testing.wait_all_tasks_blocked()
+        go_on.set()
+        assert (await peer.answer()).body == b"ok"
+        with trio.fail_after(PATIENCE_S):
+            await server.ended.wait()
+    assert story == ["lifespan.startup", "drain", "answered", "lifespan.shutdown"]
+
+
+async def test_an_app_without_a_lifespan_is_served_all_the_same() -> None:
+    async def app(scope: Message, receive: Any, send: Any) -> None:
+        assert scope["type"] == "http"
+        await say(send, b"ok")
+
+    async with running(app) as server:
+        assert (await server.ask(request())).body == b"ok"
+
+
+async def test_a_port_in_use_is_said_with_the_field_and_the_fix() -> None:
+    async with running() as server:
+        with pytest.raises(BindError, match=rf"server\.bind: 127\.0\.0\.1:{server.port} is in use .*--bind"):
+            await serve(app_of(Gateway()), Server(bind=f"127.0.0.1:{server.port}"))
+
+
+async def test_a_start_up_that_fails_is_raised_as_it_is() -> None:
+    async def app(scope: Message, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": "no database"})
+
+    with pytest.raises(Exception, match="no database"):
+        await serve(app, Server(bind="127.0.0.1:0"))
+
+
+@asynccontextmanager
+async def process(workers: str, file: Path) -> AsyncIterator[tuple[trio.Process, str]]:
+    """A server process and its URL; its streams end when ``file`` exists."""
+    script = Path(__file__).parent / "server_process.py"
+    environment = os.environ | {"PYTHONWARNINGS": "error"}
+    server = await trio.lowlevel.open_process(
+        [sys.executable, str(script), workers, str(file)], stdout=subprocess.PIPE, env=environment
+    )
+    try:
+        assert server.stdout is not None
+        line = b""
+        with trio.fail_after(30):
+            while not line.endswith(b"\n"):
+                line += await server.stdout.receive_some(100)
+        yield server, line.decode().strip()
+        with trio.fail_after(30):
+            await server.wait()
+    finally:
+        if server.returncode is None:
+            server.kill()
+            await server.wait()
+        await server.stdout.aclose()
+
+
+async def connect(url: str) -> Peer:
+    host, _, port = url.partition("://")[2].rpartition(":")
+    return Peer(await trio.open_tcp_stream(host, int(port)))
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_drains_the_process_and_it_ends_with_0(
+    number: signal.Signals, workers: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "go-on"
+    async with process(workers, file) as (server, url), await connect(url) as peer:
+        await peer.send(request("/stream"))
+        await peer.until(b"first\r\n")
+        server.send_signal(number)
+        while (await _status(url)) == 200:
+            await trio.lowlevel.checkpoint()
+        assert await _status(url) == 503
+        file.touch()
+        assert await peer.until(b"0\r\n\r\n") == b"4\r\nlast\r\n0\r\n\r\n"
+    assert server.returncode == 0
+
+
+async def _status(url: str) -> int:
+    async with await connect(url) as peer:
+        await peer.send(request("/readyz"))
+        return (await peer.answer()).status
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_second_signal_ends_it_at_once(workers: str, tmp_path: Path) -> None:
+    async with process(workers, tmp_path / "never") as (server, url), await connect(url) as peer:
+        await peer.send(request("/stream"))
+        await peer.until(b"first\r\n")
+        server.send_signal(signal.SIGTERM)
+        while (await _status(url)) == 200:
+            await trio.lowlevel.checkpoint()
+        server.send_signal(signal.SIGTERM)
+        assert await peer.closed()
+
+
+async def test_a_crashed_worker_is_started_again(tmp_path: Path) -> None:
+    async with process("2", tmp_path / "never") as (server, url):
+        async with await connect(url) as peer:
+            await peer.send(request("/pid"))
+            pid = int((await peer.answer()).body)
+            os.kill(pid, signal.SIGKILL)
+            assert await peer.closed()
+        with trio.fail_after(30):
+            pids: set[int] = set()
+            while len(pids - {pid}) < 2:
+                async with await connect(url) as peer:
+                    await peer.send(request("/pid"))
+                    pids.add(int((await peer.answer()).body))
+        server.send_signal(signal.SIGTERM)
+    assert server.returncode == 0
