@@ -17,7 +17,7 @@ the log.
 Observers get a :class:`LoaderStarted` and then a :class:`LoaderReport` per loader, synchronously, at the moment it
 happens; loaders that never start get the report alone; loaders that are cancelled because the request ends get none.
 
-*Cost*: 3 loaders that answer at once about 60 µs; none at all about 1 µs.
+*Cost*, measured: none 0.4 µs, one 18 µs, 3 loaders 90 µs, 8 loaders 180 µs, beside the work of the loaders themselves.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ costs no extra scope and no extra task. Errors become values inside the branch's
 Limits: a branch that blocks the thread blocks everything. Only ``Exception`` becomes a value: ``Cancelled`` and
 ``KeyboardInterrupt`` unwind.
 
-*Cost*, measured: 0 branches nothing, 1 branch no nursery (about 10 µs), 8 branches about 80 µs.
+*Cost*, measured: no branch 1 µs, one branch 11 µs (it needs no nursery), 3 branches 64 µs, 8 branches 127 µs.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ closed and opened anew.
 Limits: one write at a time. FTS5 computes the weights of a term without progress checks, so an abandoned search over
 millions of passages may take some hundred milliseconds to stop.
 
-*Cost*, measured: one ``read`` of a row about 100 µs, of which the thread hop is 60.
+*Cost*, measured: one ``read`` of a row 85 µs of which the thread hop is 60; a search for three words among 30 passages
+200 µs more.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A file says in ``user_version`` which schema it has: 0 is empty and gets the tables, a higher number than ours was made
 by a newer version and is refused rather than guessed at. Write-ahead logging lets readers go on while somebody writes;
 ``synchronous = NORMAL`` may lose the last transactions in a power cut but never damages the file, which is right for an
-index that can be made again and for conversation turns.
+index that can be made again and for conversation turns. The file's folder must be writable, also for readers.
 
 Stemming is English (``porter``); other languages are found by whole words. Scripts without spaces between words
 (Chinese, Japanese, Thai) are found by whole runs only.
