@@ -126,7 +126,7 @@ def summarise(console: Console, result: dict[str, Any]) -> None:
             entry = scenario["results"].get(contestant, {"median": {}, "ratio": {}})
             value, ratio = entry["median"].get(metric["name"]), entry["ratio"].get(metric["name"])
             text = "–" if value is None else report.number(value)
-            cells.append(f"{text} · {ratio:.2g}×" if ratio is not None and metric["ratio"] else text)
+            cells.append(f"{text} · {report.times(ratio)}" if ratio is not None and metric["ratio"] else text)
         table.add_row(name, f"{metric['title']} [{metric['unit']}]".replace("[", "\\["), *cells)
     console.print(table)
     for name, scenario in result["scenarios"].items():

@@ -34,9 +34,8 @@ class Instrument:
         return self
 
     def _spawn(self, module: str) -> Any:
-        return procs.spawn(
-            (sys.executable, "-m", module), core=self.cores.instrument, cwd=ROOT, log=sys.stderr.fileno(), pipes=True
-        )
+        argv = (sys.executable, "-m", module)
+        return procs.spawn(argv, core=self.cores.instrument, cwd=ROOT, log=None, pipes=True)
 
     def __exit__(self, *_: object) -> None:
         procs.end(self.load)

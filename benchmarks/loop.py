@@ -272,3 +272,8 @@ class Loop:
             if client.sock is not None:
                 client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
             self._forget(client)
+
+    def close(self) -> None:
+        """Reset every connection and end the loop."""
+        self.drop_all()
+        self.epoll.close()

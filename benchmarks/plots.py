@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.report import times
+
 COLOURS = {
     "sluice": "#0b7285",
     "go": "#868e96",
@@ -58,7 +60,7 @@ def _ratios(result: Mapping[str, Any]) -> Any:
     axes = figure.subplots()
     for row, (_, contestant, ratio) in enumerate(bars):
         axes.barh(row, ratio - 1, left=1, color=COLOURS.get(contestant, "#495057"), height=0.8)
-        axes.annotate(f" {ratio:.2g}×", (max(ratio, 1), row), va="center", fontsize=7)
+        axes.annotate(f" {times(ratio)}", (max(ratio, 1), row), va="center", fontsize=7)
     axes.set_xscale("log")
     axes.set_yticks(range(len(bars)), [f"{label} · {contestant}" for label, contestant, _ in bars], fontsize=7)
     axes.axvline(1, color=COLOURS["go"], linewidth=1)

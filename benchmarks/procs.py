@@ -66,13 +66,14 @@ def spawn(
     core: int,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
-    log: IO[bytes] | int = subprocess.DEVNULL,
+    log: IO[bytes] | None,
     pipes: bool = False,
 ) -> subprocess.Popen[bytes]:
     """Start ``argv`` on ``core`` as the leader of a new process group.
 
     Args:
-        pipes: Talk to it over its standard input and output; otherwise both go to ``log``.
+        log: Where its output goes; None is where ours goes.
+        pipes: Talk to it over its standard input and output; errors still go to ``log``.
     """
     with pinned(core):
         return subprocess.Popen(

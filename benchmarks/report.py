@@ -15,8 +15,9 @@ from typing import Any
 from attrs import asdict
 
 from benchmarks.contestants.base import Contestant
+from benchmarks.measures import Figures
 from benchmarks.runner import Cell, Cells
-from benchmarks.scenarios import Figures, Scenario
+from benchmarks.scenarios import Scenario
 
 CONTROL = "go"
 SCHEMA = 1
@@ -133,7 +134,12 @@ def _figure(entry: Mapping[str, Any], metric: Mapping[str, Any], *, first: bool)
         low, high = entry["spread"][key]
         text = f"**{text}** ({number(low)}–{number(high)})"
     ratio = entry["ratio"].get(key)
-    return f"{text} · {ratio:.2g}×" if ratio is not None and metric["ratio"] else text
+    return f"{text} · {times(ratio)}" if ratio is not None and metric["ratio"] else text
+
+
+def times(ratio: float) -> str:
+    """A ratio with two significant digits, no exponent."""
+    return f"{ratio:.0f}×" if ratio >= 10 else f"{ratio:.2g}×"
 
 
 def number(value: float) -> str:

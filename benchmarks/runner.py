@@ -15,7 +15,8 @@ from attrs import Factory, define, frozen
 from benchmarks import procs
 from benchmarks.contestants.base import Contestant, Running, Setup
 from benchmarks.driver import Instrument, InstrumentFailed
-from benchmarks.scenarios import Bench, Figures, Scenario, Unfit
+from benchmarks.measures import Bench, Figures, Unfit
+from benchmarks.scenarios import Scenario
 
 _PROBLEM_CHARS = 500
 
