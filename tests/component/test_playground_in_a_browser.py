@@ -1,12 +1,22 @@
-"""The playground in headless Chromium: what a person sees, presses and is told, for every ending of a request."""
+"""The playground in headless Chromium: what a person sees, presses and is told, for every ending of a request.
+
+Most tests talk to a stand-in, which can be made to end a request in any way; the last ones to ``sluice demo`` as it is.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
+import re
 import shutil
+import socket
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Iterator
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 from playground_stand_in import GOOD_KEY, MARKUP, StandIn
@@ -312,6 +322,112 @@ def test_nothing_scrolls_sideways_at_360_pixels(stand_in: StandIn, page: Page) -
     ask(page, "support")
     expect_state(page, "complete")
     assert page.evaluate("document.documentElement.scrollWidth") == 360
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a running ``sluice demo``."""
+    command = [sys.executable, "-m", "gateway", "demo", "--bind", "127.0.0.1:0", "--no-open"]
+    folder: Path = tmp_path_factory.mktemp("demo")
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        found = re.search(r"http://[0-9.:]+", process.stdout.readline())
+        assert found, "the demo did not say where it listens"
+        yield found[0]
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+def provider_counters(page: Page) -> dict[str, Any]:
+    counters: dict[str, Any] = page.evaluate("fetch('/demo/provider').then((response) => response.json())")
+    return counters
+
+
+def test_the_demo_shows_its_context_and_a_whole_answer(demo: str, page: Page) -> None:
+    page.goto(demo)
+    page.get_by_label("User").fill("anna")
+    page.get_by_role("button", name="Is the pump covered").click()
+    page.get_by_role("button", name="Send").click()
+    for name in ("docs", "profile", "earlier"):
+        expect(lane(page, name)).to_have_attribute("data-state", "loaded")
+    expect(lane(page, "model")).to_have_attribute("data-state", "running")
+    expect_state(page, "streaming")
+    expect(page.locator("#provider-active")).to_have_text("1")
+    expect(page.locator("#source-list")).to_contain_text("warranty.md")
+    expect(page.locator("#fact-target")).to_contain_text("simulated/sim")
+    expect(page.locator("#answer-card")).to_have_attribute("data-state", "complete", timeout=20_000)
+    expect(page.locator("#fact-tokens")).to_have_text("160")
+    expect(page.locator("#fact-request")).not_to_have_text("–")
+
+
+@pytest.mark.parametrize("way", ["button", "Escape"])
+@pytest.mark.parametrize("model", ["support", "chat"])
+def test_in_the_demo_cancel_stops_the_provider_at_that_moment(demo: str, page: Page, model: str, way: str) -> None:
+    page.goto(demo)
+    before = provider_counters(page)
+    ask(page, model)
+    expect_state(page, "streaming")
+    expect(page.locator("#provider-active")).to_have_text("1")
+    if way == "button":
+        page.get_by_role("button", name="Cancel").click()
+    else:
+        page.keyboard.press(way)
+    expect_state(page, "cancelled")
+    expect(page.locator("#verdict")).to_contain_text("ms after Cancel and has generated 0 tokens since.")
+    after = provider_counters(page)
+    assert after["active"] == 0
+    assert after["cancelled"] == before["cancelled"] + 1
+
+
+def test_in_the_demo_cancel_before_the_first_token_stops_the_provider_too(demo: str, page: Page) -> None:
+    page.goto(demo)
+    before = provider_counters(page)
+    ask(page, "thinks-long")
+    expect(page.locator("#provider-active")).to_have_text("1")
+    page.keyboard.press("Escape")
+    expect(page.locator("#verdict")).to_contain_text("The provider stopped")
+    assert provider_counters(page)["cancelled"] == before["cancelled"] + 1
+
+
+def test_in_the_demo_a_provider_that_breaks_off_is_shown_as_such(demo: str, page: Page) -> None:
+    page.goto(demo)
+    ask(page, "breaks-off")
+    expect_state(page, "failed")
+    expect(page.locator("#mark")).to_be_visible()
+    expect(page.locator("#answer")).not_to_be_empty()
+
+
+def test_a_full_demo_says_when_to_come_back(demo: str, page: Page, excused: list[str]) -> None:
+    excused.append("status of 429")
+    page.goto(demo)
+    expect(page.get_by_label("Model or assistant")).to_be_enabled()
+    with contextlib.ExitStack() as crowd:
+        for _ in range(4 + 8):  # demo.toml: [admission] workers + queue
+            crowd.enter_context(contextlib.closing(start_question(demo, "thinks-long")))
+        wait_until_full(page, demo)
+        ask(page, "chat")
+        expect(page.locator("#notice")).to_contain_text(re.compile(r"Busy, again in \d+ s"))
+        expect_state(page, "refused")
+    expect(page.locator("#provider-active")).to_have_text("0")
+
+
+def wait_until_full(page: Page, url: str) -> None:
+    """Until the gateway itself says that it takes no more."""
+    for _ in range(400):
+        if page.request.get(f"{url}/readyz").status == 503:
+            return
+        page.wait_for_timeout(10)
+    pytest.fail("the crowd did not fill the gateway")
+
+
+def start_question(url: str, model: str) -> socket.socket:
+    """A client that has asked and waits."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    body = json.dumps({"model": model, "stream": True, "messages": [{"role": "user", "content": "x"}]}).encode()
+    client = socket.create_connection((host, int(port)), timeout=10)
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+    client.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n" + body)
+    return client
 
 
 def png_rows(png: bytes) -> list[bytearray]:
