@@ -107,7 +107,9 @@ class Conversation:
 
     def shut(self) -> None:
         """End an idle conversation; one with a request on goes on to its end."""
-        if self._turn is None:
+        if self._cut:
+            self._closing = True  # after the answer that is on its way
+        elif self._turn is None:
             self._finish(linger=False)
 
     # -- reading -----------------------------------------------------------------------------------------------------
@@ -137,7 +139,8 @@ class Conversation:
             await self._room.wait()
         finally:
             self._room = None
-            self._due_in(left_s)
+            if left_s < inf:  # otherwise a deadline of the next request's may stand by now
+                self._due_in(left_s)
 
     def _make_room(self) -> None:
         if self._room is not None:
@@ -145,7 +148,7 @@ class Conversation:
 
     def _client_left(self) -> None:
         self._closing = True
-        if self._turn is not None and not self._turn.response.complete:
+        if self._turn is not None:
             self._turn.leave()
 
     def _during(self, turn: Turn, data: bytes) -> None:

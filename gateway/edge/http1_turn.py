@@ -115,13 +115,17 @@ class Turn:
         self._wake()
 
     def leave(self) -> None:
-        """The client has gone: cancel the app."""
+        """The client has gone: cancel the app, unless its answer is complete already."""
+        if self.response.complete:
+            return
         self.left = True
         self.scope.cancel()
         self._wake()
 
     def refuse(self, refusal: Refusal) -> None:
-        """The request turned out to be unacceptable: cancel the app; the connection answers if it still can."""
+        """The request turned out to be unacceptable: cancel the app, unless its answer is complete already."""
+        if self.response.complete:
+            return
         self.refusal = refusal
         self.scope.cancel()
         self._wake()
@@ -137,8 +141,9 @@ class Turn:
         try:
             await self._pipe.write(data)
         except ClientGone as gone:
+            self.left = True
             self.stalled = gone.stalled
-            self.leave()
+            self.scope.cancel()
             await trio.lowlevel.checkpoint()
 
     def _wake(self) -> None:

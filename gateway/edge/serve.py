@@ -35,7 +35,7 @@ from gateway.config import Server
 from gateway.edge.gate import Gate
 from gateway.edge.http1 import Connection
 from gateway.edge.service import App, Service
-from gateway.edge.sockets import BindError, bind, url_of
+from gateway.edge.sockets import BindError, allow_files, bind, url_of
 from gateway.edge.workers import run_workers
 from gateway.flow.groups import unwrapped
 
@@ -112,6 +112,7 @@ async def serve(
 
     *Cancellation*: ends at once; requests are cancelled, connections reset, the lifespan cancelled without a shutdown.
     """
+    _check_files(config)
     theirs = hypercorn_config(config)
     listening = list(sockets) if sockets is not None else bind(config)
     ends = shutdown if shutdown is not None else trio.Event()
@@ -137,6 +138,16 @@ async def serve(
     finally:
         for sock in listening:
             sock.close()
+
+
+def _check_files(config: Server) -> None:
+    files = allow_files(config)
+    if files < config.max_connections:
+        _log.warning(
+            "this process may open %d files: server.max_connections = %d cannot be reached (raise ulimit -n)",
+            files,
+            config.max_connections,
+        )
 
 
 async def _live(lifespan: Lifespan, over: trio.Event, task_status: trio.TaskStatus[None]) -> None:

@@ -73,7 +73,7 @@ def allow_files(config: Server) -> int:
     """Raise the soft limit of open files as far as ``server.max_connections`` needs it and the hard limit lets it.
 
     Returns:
-        The soft limit now. A process-wide setting: for the runner, not for tests.
+        The soft limit now; it is the whole process's.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = config.max_connections * _FILES_PER_CONNECTION + _SPARE_FILES

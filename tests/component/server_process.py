@@ -1,6 +1,6 @@
 """A server process for the tests of signals and workers.
 
-``python server_process.py WORKERS FILE`` prints its URL. ``/stream`` ends once FILE exists.
+``python -m tests.component.server_process WORKERS FILE`` prints its URL. ``/stream`` ends once FILE exists.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from functools import partial
 from typing import Any
 
 import trio
-from server_peer import app_of, say
 
 from gateway.config import Server
 from gateway.edge.serve import run_workers, serve, until_signal
 from gateway.edge.sockets import bind, url_of
+from tests.component.server_peer import app_of, say
 
 Message = dict[str, Any]
 CONFIG = Server(bind="127.0.0.1:0", drain_timeout_s=20.0)

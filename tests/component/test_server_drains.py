@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from server_peer import PATIENCE_S, Answer, Peer, app_of, request, running, say
 
 from gateway.config import Server
 from gateway.edge.gate import Reply
-from gateway.edge.serve import BindError, serve
+from gateway.edge.serve import BindError, run_workers, serve
+from tests.component.server_peer import PATIENCE_S, Answer, Peer, app_of, request, running, say
+from tests.component.server_worker_that_ends import ends
 
 Message = dict[str, Any]
 
@@ -169,19 +170,21 @@ async def test_a_start_up_that_fails_is_raised_as_it_is() -> None:
 @asynccontextmanager
 async def process(workers: str, file: Path) -> AsyncIterator[tuple[trio.Process, str]]:
     """A server process and its URL; its streams end when ``file`` exists."""
-    script = Path(__file__).parent / "server_process.py"
+    root = Path(__file__).parents[2]
     environment = os.environ | {"PYTHONWARNINGS": "error"}
     server = await trio.lowlevel.open_process(
-        [sys.executable, str(script), workers, str(file)], stdout=subprocess.PIPE, env=environment
+        [sys.executable, "-m", "tests.component.server_process", workers, str(file)],
+        stdout=subprocess.PIPE,
+        env=environment,
+        cwd=root,
     )
     try:
         assert server.stdout is not None
         line = b""
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             while not line.endswith(b"\n"):
                 line += await server.stdout.receive_some(100)
-        yield server, line.decode().strip()
-        with trio.fail_after(30):
+            yield server, line.decode().strip()
             await server.wait()
     finally:
         if server.returncode is None:
@@ -231,6 +234,17 @@ async def test_a_second_signal_ends_it_at_once(workers: str, tmp_path: Path) -> 
         assert await peer.closed()
 
 
+def test_workers_that_end_as_soon_as_they_start_are_given_up(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("gateway.edge.workers._PAUSE_S", 0.01)
+    urls: list[str] = []
+    assert run_workers(Server(bind="127.0.0.1:0", workers=1), ends, listening=urls.extend) == 7
+    assert len(urls) == 1
+    assert caplog.text.count("starting it again") == 4
+    assert "exit code 7); giving up" in caplog.text
+
+
 async def test_a_crashed_worker_is_started_again(tmp_path: Path) -> None:
     async with process("2", tmp_path / "never") as (server, url):
         async with await connect(url) as peer:
@@ -238,11 +252,10 @@ async def test_a_crashed_worker_is_started_again(tmp_path: Path) -> None:
             pid = int((await peer.answer()).body)
             os.kill(pid, signal.SIGKILL)
             assert await peer.closed()
-        with trio.fail_after(30):
-            pids: set[int] = set()
-            while len(pids - {pid}) < 2:
-                async with await connect(url) as peer:
-                    await peer.send(request("/pid"))
-                    pids.add(int((await peer.answer()).body))
+        pids: set[int] = set()
+        while len(pids - {pid}) < 2:
+            async with await connect(url) as peer:
+                await peer.send(request("/pid"))
+                pids.add(int((await peer.answer()).body))
         server.send_signal(signal.SIGTERM)
     assert server.returncode == 0

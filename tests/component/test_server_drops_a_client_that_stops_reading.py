@@ -11,7 +11,8 @@ import trio
 import trustme
 from h2.connection import H2Connection
 from h2.settings import SettingCodes
-from server_peer import PATIENCE_S, Peer, app_of, request, running
+
+from tests.component.server_peer import PATIENCE_S, Peer, app_of, request, running
 
 Message = dict[str, Any]
 
@@ -103,9 +104,9 @@ async def test_over_http2_it_is_dropped_as_well() -> None:
         await server.connect(receive_buffer_bytes=4_096) as peer,
     ):
         await peer.send(h2.data_to_send())
-        while server.statistics().requests == 0:
-            await trio.lowlevel.checkpoint()
         with trio.fail_after(PATIENCE_S):
+            while server.statistics().requests == 0:
+                await trio.lowlevel.checkpoint()
             await server.service.empty()
         assert server.statistics().client_stalled == 1
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import trio
-from server_peer import app_of, read_all, request, running, say
+import trio.testing
+
+from tests.component.server_peer import app_of, read_all, request, running, say
 
 Message = dict[str, Any]
 LONG = {"keep_alive_s": 30.0, "header_timeout_s": 30.0, "body_timeout_s": 30.0}
@@ -112,3 +114,36 @@ async def test_a_long_request_outlives_every_deadline_but_its_own() -> None:
             await peer.send(request("/", body=body, method="POST"))
             assert (await peer.answer()).body == body
         assert await peer.to_the_end() == b""
+
+
+async def test_a_reader_that_paused_keeps_the_idle_deadline() -> None:
+    go_on = trio.Event()
+
+    async def handler(scope: Message, receive: Any, send: Any) -> None:
+        await go_on.wait()
+        await say(send, b"ok")
+
+    async with running(app_of(handler), **LONG | {"keep_alive_s": 0.3}) as server, await server.connect() as peer:
+        many = 100
+        await peer.send(request("/" + "a" * 2_000) * many)
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        go_on.set()
+        for _ in range(many):
+            assert (await peer.answer()).status == 200
+        assert await peer.to_the_end() == b""
+
+
+async def test_a_body_that_times_out_after_the_answer_cancels_nothing() -> None:
+    finished = trio.Event()
+
+    async def handler(scope: Message, receive: Any, send: Any) -> None:
+        await say(send, b"early")
+        await trio.sleep(0.15)
+        finished.set()
+
+    async with running(app_of(handler), **LONG | {"body_timeout_s": 0.05}) as server, await server.connect() as peer:
+        await peer.send(request("/", "Content-Length: 5", method="POST"))
+        assert (await peer.answer()).body == b"early"
+        assert await peer.to_the_end() == b""
+        assert finished.is_set()
+        assert server.statistics().refused_by_server == 0

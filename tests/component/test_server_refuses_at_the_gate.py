@@ -7,9 +7,9 @@ from typing import Any
 import httpx
 import pytest
 import trio
-from server_peer import Peer, app_of, echo, lifespan, read_all, request, running, say
 
 from gateway.edge.gate import Reply
+from tests.component.server_peer import Peer, app_of, echo, lifespan, read_all, request, running, say
 
 Message = dict[str, Any]
 BUSY = Reply(429, [(b"retry-after", b"2"), (b"content-type", b"application/json")], b'{"error":{}}')

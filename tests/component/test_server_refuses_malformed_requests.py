@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import trio
 import trio.testing
-from server_peer import PATIENCE_S, request, running
+
+from tests.component.server_peer import PATIENCE_S, request, running
 
 START = b"POST / HTTP/1.1\r\nHost: h\r\n"
 

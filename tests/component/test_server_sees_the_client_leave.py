@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from server_peer import PATIENCE_S, Peer, Running, app_of, read_all, request, running, say
+
+from tests.component.server_peer import PATIENCE_S, Peer, Running, app_of, read_all, request, running, say
 
 Message = dict[str, Any]
 

@@ -10,7 +10,8 @@ import pytest
 import trio
 import trio.testing
 import trustme
-from server_peer import PATIENCE_S, app_of, echo, read_all, request, running, say
+
+from tests.component.server_peer import PATIENCE_S, app_of, echo, read_all, request, running, say
 
 Message = dict[str, Any]
 
