@@ -18,8 +18,7 @@ held whole, so their length is known). Content codings are passed through.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Literal
 
 import httptools
@@ -33,9 +32,6 @@ Headers = list[tuple[bytes, bytes]]
 Phase = Literal["pool", "connect", "write", "read"]
 OnPhase = Callable[[Phase], None]
 
-_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [!-~]+")  # method SP target: a token and visible ASCII
-_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 _BROKEN = (OSError, trio.ClosedResourceError)  # the latter: closed on this side, by another task
 _EARLY_ANSWER_BYTES = 65_536  # what is read ahead of an answer that comes before the request was written
 _CHUNK_ALLOWANCE_BYTES = 16  # framing that an honest chunk may cost, whatever its size
@@ -48,60 +44,6 @@ class Limits:
     head_bytes: int = 65_536  # status line, headers and informational answers together; trailers again as much
     header_count: int = 128  # and as many trailers
     excess_bytes: int = 16_384  # chunk framing beyond what the body explains
-
-
-@frozen(slots=True)
-class HeaderBlock:
-    """Request headers, checked and written out once, to be sent many times.
-
-    Attributes:
-        block: Header lines with their ends, without the empty line.
-        has_host: There is a ``host`` among them; otherwise the origin's is sent.
-    """
-
-    block: bytes
-    has_host: bool
-
-    @classmethod
-    def of(cls, headers: Iterable[tuple[bytes, bytes]]) -> HeaderBlock:
-        """Check and join ``headers``. A ``content-length`` is left out: the transport sends the body's own.
-
-        Raises:
-            TransportError: (``request``) A name or value that HTTP forbids, or a ``transfer-encoding``.
-        """
-        lines = []
-        has_host = False
-        for name, value in headers:
-            if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
-                raise TransportError("request", f"header {name!r}: HTTP forbids a character in its name or value")
-            lowered = name.lower()
-            if lowered == b"content-length":
-                continue
-            if lowered == b"transfer-encoding":
-                raise TransportError("request", f"header {name!r}: bodies are sent with their length; leave it out")
-            has_host = has_host or lowered == b"host"
-            lines.append(b"%b: %b\r\n" % (name, value))
-        return cls(b"".join(lines), has_host)
-
-    def plus(self, headers: Iterable[tuple[bytes, bytes]]) -> HeaderBlock:
-        """This block and some headers of one request."""
-        more = HeaderBlock.of(headers)
-        return HeaderBlock(self.block + more.block, self.has_host or more.has_host)
-
-
-def request_head(method: bytes, target: bytes, host: bytes, headers: HeaderBlock, body: bytes) -> bytes:
-    """The request up to and with the empty line.
-
-    Raises:
-        TransportError: (``request``) The method is no token or the target holds anything but visible ASCII.
-    """
-    line = b"%b %b" % (method, target)
-    if not _LINE.fullmatch(line):
-        raise TransportError("request", "method or target: only a token and visible ASCII can be sent; percent-encode")
-    host_line = b"" if headers.has_host else b"host: %b\r\n" % host
-    if body or method in (b"POST", b"PUT", b"PATCH"):
-        return b"%b HTTP/1.1\r\n%b%bcontent-length: %d\r\n\r\n" % (line, host_line, headers.block, len(body))
-    return b"%b HTTP/1.1\r\n%b%b\r\n" % (line, host_line, headers.block)
 
 
 def find(headers: Headers, name: bytes) -> bytes | None:

@@ -28,7 +28,8 @@ from typing import Literal
 import trio
 
 from gateway.upstream.errors import TransportError
-from gateway.upstream.http1 import Connection, HeaderBlock, Headers, Limits, OnPhase, find, request_head
+from gateway.upstream.head import HeaderBlock, request_head
+from gateway.upstream.http1 import Connection, Headers, Limits, OnPhase, find
 from gateway.upstream.pool import Origin, OriginPool, OriginStatistics
 from gateway.upstream.wire import Dialler
 
@@ -173,7 +174,8 @@ class RawTransport:
             TransportError: Every kind. A deadline of the caller is the caller's cancellation.
 
         *Cancellation*: the connection is reset, its slot free. If cancelled already, nothing is sent.
-        *Cost*: see ``benchmarks/micro_transport.py``.
+        *Cost*: with :meth:`RawResponse.receive` 35 µs of CPU for a small answer, 17 µs with 32 in flight
+        (``benchmarks/micro_transport.py``, CPython 3.11; httpx's own transport in the same run: 307 and 1,309 µs).
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         if not isinstance(headers, HeaderBlock):

@@ -21,7 +21,8 @@ import httpx
 import trio
 
 from gateway.upstream.errors import Kind, TransportError
-from gateway.upstream.http1 import HeaderBlock, Headers, Limits, OnPhase, Phase
+from gateway.upstream.head import HeaderBlock
+from gateway.upstream.http1 import Headers, Limits, OnPhase, Phase
 from gateway.upstream.pool import Origin, OriginStatistics
 from gateway.upstream.raw import RawResponse, RawTransport
 

@@ -7,9 +7,9 @@ import math
 import pytest
 import trio
 import trio.testing
-from transport_peer import OK, Peer, ask, body_of, provider, transport
 
 from gateway.upstream.transport import Origin, Transport, TransportError
+from tests.component.transport_peer import OK, Peer, ask, body_of, provider, transport
 
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 NOTICE_S = 0.1  # promise 2

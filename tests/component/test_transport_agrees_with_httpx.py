@@ -9,9 +9,9 @@ import httpx
 import pytest
 import trio
 import trio.testing
-from transport_peer import OK, Peer, Script, answering, provider, transport
 
 from gateway.upstream.transport import Origin, Transport, make_client
+from tests.component.transport_peer import OK, Peer, Script, answering, provider, transport
 
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 Make = Callable[[], httpx.AsyncBaseTransport]

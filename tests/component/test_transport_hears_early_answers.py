@@ -7,9 +7,9 @@ import socket
 import pytest
 import trio
 import trio.testing
-from transport_peer import OK, Peer, ask, body_of, provider, transport
 
 from gateway.upstream.transport import Origin, TransportError
+from tests.component.transport_peer import OK, Peer, ask, body_of, provider, transport
 
 LARGE = b"x" * 16_000_000  # more than the sockets' buffers take
 TOO_LARGE = b"HTTP/1.1 413 Too Large\r\ncontent-length: 3\r\n\r\nbig"

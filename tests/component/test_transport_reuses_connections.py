@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 import trio
 import trio.testing
-from transport_peer import OK, Peer, Script, answering, ask, body_of, provider, transport
 
 from gateway.upstream.transport import HeaderBlock, Origin, RawResponse, Transport, TransportError
+from tests.component.transport_peer import OK, Peer, Script, answering, ask, body_of, provider, transport
 
 CLOSING = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 5\r\n\r\nhello"
 

@@ -11,10 +11,10 @@ import pytest
 import trio
 import trio.testing
 import trustme
-from transport_peer import OK, Peer, answering, ask, body_of, provider, transport
 
 from gateway.upstream.transport import Origin, TransportError, make_client, make_tls_context
 from gateway.upstream.wire import TlsWire
+from tests.component.transport_peer import OK, Peer, answering, ask, body_of, provider, transport
 
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import trio
 import trio.testing
-from transport_peer import OK, Peer, answering, ask, body_of, provider, transport
 
 from gateway.upstream.transport import Limits, TransportError
+from tests.component.transport_peer import OK, Peer, answering, ask, body_of, provider, transport
 
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 HEAD = b"HTTP/1.1 200 OK\r\n"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.upstream.errors import TransportError
-from gateway.upstream.http1 import HeaderBlock, request_head
+from gateway.upstream.head import HeaderBlock, request_head
 from gateway.upstream.pool import Origin
 
 EMPTY = HeaderBlock.of([])
