@@ -14,7 +14,7 @@ from attrs import frozen
 from gateway import __version__, config
 from gateway.core.errors import RequestError
 from gateway.core.principal import Principal
-from gateway.upstream.http1 import HeaderBlock
+from gateway.upstream.head import HeaderBlock
 from gateway.upstream.pool import Origin
 
 
