@@ -23,6 +23,7 @@ import signal
 from collections.abc import Callable, Sequence
 from multiprocessing import parent_process
 from socket import socket
+from ssl import SSLContext
 from typing import Any, Final
 
 import trio
@@ -108,7 +109,7 @@ async def serve(
         task_status: Started with the URLs listened on, after the app's own start-up.
 
     Raises:
-        BindError: ``server.bind`` cannot be had.
+        BindError: ``server.bind`` cannot be had, or the TLS files cannot be used.
 
     *Cancellation*: ends at once; requests are cancelled, connections reset, the lifespan cancelled without a shutdown.
     """
@@ -123,7 +124,7 @@ async def serve(
         service = Service(app, config, gate=gate, hypercorn=theirs, context=context, state=state)
         if observe is not None:
             observe(service)
-        ssl_context = theirs.create_ssl_context()
+        ssl_context = _tls(theirs)
         with unwrapped():
             async with trio.open_nursery() as nursery:
                 over = trio.Event()
@@ -138,6 +139,13 @@ async def serve(
     finally:
         for sock in listening:
             sock.close()
+
+
+def _tls(theirs: HypercornConfig) -> SSLContext | None:
+    try:
+        return theirs.create_ssl_context()
+    except OSError as error:  # ssl.SSLError is one
+        raise BindError(f"server.tls_cert, server.tls_key: cannot be used ({error})") from error
 
 
 def _check_files(config: Server) -> None:
@@ -158,7 +166,7 @@ async def _live(lifespan: Lifespan, over: trio.Event, task_status: trio.TaskStat
 async def _accept_until_drained(
     service: Service,
     sockets: Sequence[socket],
-    ssl_context: Any,
+    ssl_context: SSLContext | None,
     shutdown: trio.Event,
     on_drain: Callable[[], None],
 ) -> None:
@@ -171,10 +179,11 @@ async def _accept_until_drained(
                 await shutdown.wait()
                 service.draining = True
                 on_drain()
-                with trio.move_on_after(service.config.drain_timeout_s + GRACE_S):
+                with trio.move_on_after(service.config.drain_timeout_s + GRACE_S) as drain:
                     await service.quiet()
                 accepting.cancel_scope.cancel()
-            await _close_idle(service)
+            if not drain.cancelled_caught:
+                await _close_idle(service)
         finally:
             connections.cancel_scope.cancel()
             for connection in list(service.connections):
@@ -182,16 +191,16 @@ async def _accept_until_drained(
 
 
 async def _close_idle(service: Service) -> None:
-    await service.context.terminated.set()  # Hypercorn's idle connections
-    if service.requests_active:
-        return
+    await service.context.terminated.set()  # Hypercorn's
     for connection in list(service.connections):
         connection.shut()
     with trio.move_on_after(_CLOSING_S):
         await service.empty()
 
 
-async def _accept(service: Service, listener: trio.SocketListener, ssl_context: Any, connections: trio.Nursery) -> None:
+async def _accept(
+    service: Service, listener: trio.SocketListener, ssl_context: SSLContext | None, connections: trio.Nursery
+) -> None:
     while True:
         await service.room()
         try:

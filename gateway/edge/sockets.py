@@ -27,7 +27,7 @@ _PROBES: Final = 3
 
 
 class BindError(Exception):
-    """``server.bind`` cannot be listened on; the message says why and what to do."""
+    """``[server]`` cannot be listened with; the message names the field, the reason and the fix."""
 
 
 def bind(config: Server) -> list[socket.socket]:

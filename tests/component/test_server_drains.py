@@ -158,6 +158,11 @@ async def test_a_port_in_use_is_said_with_the_field_and_the_fix() -> None:
             await serve(app_of(Gateway()), Server(bind=f"127.0.0.1:{server.port}"))
 
 
+async def test_tls_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    with pytest.raises(BindError, match=r"server\.tls_cert"):
+        await serve(app_of(Gateway()), Server(bind="127.0.0.1:0", tls_cert=str(tmp_path / "no"), tls_key="no"))
+
+
 async def test_a_start_up_that_fails_is_raised_as_it_is() -> None:
     async def app(scope: Message, receive: Any, send: Any) -> None:
         await receive()
