@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -131,8 +132,8 @@ def summarise(console: Console, result: dict[str, Any]) -> None:
     console.print(table)
     for name, scenario in result["scenarios"].items():
         for contestant, entry in scenario["results"].items():
-            for problem in entry["problems"]:
-                console.print(f"[red]{name} · {contestant}[/] {problem}", highlight=False, markup=True)
+            for remark in report.remarks(entry):
+                console.print(f"[red]{name} · {contestant}:[/] {escape(remark)}", highlight=False)
 
 
 def show(

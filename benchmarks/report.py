@@ -21,6 +21,7 @@ from benchmarks.scenarios import Scenario
 
 CONTROL = "go"
 SCHEMA = 1
+FOREIGN_PERCENT = 5.0  # of the contestant's core, used by others: more is worth a remark
 
 
 def document(
@@ -103,7 +104,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         *(f"- **{name}**: {item['title']} ({item['version']})" for name, item in result["contestants"].items()),
         *(f"- {name} did not run: {reason}" for name, reason in result["skipped"].items()),
         "",
-        f"Medians, least to greatest after the first column's; × is the ratio to `{CONTROL}` in the same rounds.",
+        f"Medians; in brackets the least and greatest; × is the ratio to `{CONTROL}` in the same rounds.",
     ]
     for name, scenario in result["scenarios"].items():
         lines += ["", f"## {name}", "", scenario["text"], "", *_table(scenario, list(result["contestants"]))]
@@ -120,7 +121,7 @@ def _table(scenario: Mapping[str, Any], order: list[str]) -> list[str]:
         entry = results.get(name)
         shown = [_figure(entry, metric, first=i == 0) for i, metric in enumerate(metrics)] if entry else ["–"]
         lines.append(f"| {name} | " + " | ".join(shown + ["–"] * (len(metrics) - len(shown))) + " |")
-    notes = [f"- {name}: {problem}" for name, entry in results.items() for problem in entry["problems"]]
+    notes = [f"- {name}: {problem}" for name, entry in results.items() for problem in remarks(entry)]
     return [*lines, *(["", *notes] if notes else [])]
 
 
@@ -132,7 +133,7 @@ def _figure(entry: Mapping[str, Any], metric: Mapping[str, Any], *, first: bool)
     text = number(value)
     if first:
         low, high = entry["spread"][key]
-        text = f"**{text}** ({number(low)}–{number(high)})"
+        text = f"**{text}** ({number(low)}–{number(high)})" if low < high else f"**{text}**"
     ratio = entry["ratio"].get(key)
     return f"{text} · {times(ratio)}" if ratio is not None and metric["ratio"] else text
 
@@ -140,6 +141,13 @@ def _figure(entry: Mapping[str, Any], metric: Mapping[str, Any], *, first: bool)
 def times(ratio: float) -> str:
     """A ratio with two significant digits, no exponent."""
     return f"{ratio:.0f}×" if ratio >= 10 else f"{ratio:.2g}×"
+
+
+def remarks(entry: Mapping[str, Any]) -> list[str]:
+    """What a reader must know before believing a contestant's figures: failed rounds, and who else used its core."""
+    foreign = entry["median"].get("foreign_percent", 0.0)
+    disturbed = [f"other programs used {foreign:.0f} % of its core"] if foreign > FOREIGN_PERCENT else []
+    return [*entry["problems"], *disturbed]
 
 
 def number(value: float) -> str:
