@@ -280,7 +280,8 @@ class Exchange:
                 self._settle(request, attempt)
             await self._last_words(tx, ending)
             tx.close()  # the client's answer ends here; its provider's connection may yet be worth keeping
-            await attempt.finish_reading()
+            if self.record.phase is Phase.DONE:
+                await attempt.finish_reading()
 
     def _ending(self, attempt: Attempt, request: ChatRequest, voice: Voice) -> bytes:
         """How a stream that the provider ended is ended for the client."""

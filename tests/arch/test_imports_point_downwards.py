@@ -115,7 +115,7 @@ def test_seams_hold(path):
         if top in ("quart", "quart_trio", "hypercorn", "werkzeug"):
             assert room == "edge", where
         if top == "httpx":
-            assert room == "upstream" and name == "transport.py" or room == "context", where
+            assert (room == "upstream" and name == "transport.py") or room == "context", where
         if top == "apsw":
             assert room == "store", where
         if room in NO_TRIO:

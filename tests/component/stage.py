@@ -1,9 +1,9 @@
 """A stage for the tests of promises: a real gateway on a real socket, and a simulated provider on another.
 
-``async with staged(...) as stage`` runs both in the test's own event loop, so a test can look at either from the inside
-while it talks to them over TCP. ``stage.settle()`` and ``stage.assert_nothing_left()`` are the five invariants that hold
-after every fault (no permit held, upstream connections bounded, no task left, exactly one record per request; the
-client's view is the test's own business).
+``async with staged(...) as stage`` runs both in the test's own event loop, so a test can look at either from the
+inside while it talks to them over TCP. ``stage.settle()`` and ``stage.assert_nothing_left()`` are the five invariants
+that hold after every fault (no permit held, upstream connections bounded, no task left, exactly one record per request;
+the client's view is the test's own business).
 """
 
 from __future__ import annotations
