@@ -45,6 +45,7 @@ export async function* ask(question, key, signal) {
     type: "open",
     target: response.headers.get("x-sluice-target"),
     queueMs: queueMs === null ? null : Number(queueMs),
+    early: assistant, // its headers come before the context, a model's with the first token
     requestId: response.headers.get("x-request-id"),
   };
   yield* untilTheEnd(assistant ? orchestrateEvents(response.body) : chatEvents(response.body));

@@ -86,7 +86,8 @@ function cancel() {
 }
 
 const HANDLERS = {
-  open(run, { target, queueMs, requestId }) {
+  open(run, { target, queueMs, requestId, early }) {
+    if (early) timeline.beginAt(performance.now() - (queueMs ?? 0));
     if (target) view.fact("target", target);
     if (requestId) view.fact("request", requestId);
     if (queueMs !== null) {
@@ -94,7 +95,7 @@ const HANDLERS = {
       timeline.open("queue", { atMs: 0, first: true });
       timeline.close("queue", "loaded", { ms: queueMs });
     }
-    timeline.open(MODEL, { kind: target ?? "", atMs: queueMs ?? 0 });
+    timeline.open(MODEL, { atMs: queueMs ?? 0 });
   },
   "context.started"(run, { loader, kind }) {
     timeline.remove(MODEL); // it comes after the context
@@ -118,7 +119,6 @@ const HANDLERS = {
   "model.started"(run, { target, model, attempt }) {
     const again = attempt > 1 ? `, attempt ${attempt}` : "";
     view.fact("target", `${target ?? model}${again}`);
-    timeline.describe(MODEL, target ?? model);
   },
   "text.delta"(run, { text }) {
     firstToken(run);
@@ -161,7 +161,7 @@ function handle(run, event) {
 /* The gateway asks the model as soon as the last loader has ended, and tells of it with the first token. */
 function contextEnded() {
   if (!timeline.quiet) return;
-  timeline.open(MODEL);
+  timeline.openAfter(MODEL);
   view.state("waiting", "Waiting for the first token …");
 }
 
@@ -183,7 +183,7 @@ function failed(run, problem) {
   if (problem.name === "AbortError") {
     run.totalMs = performance.now() - run.startedAt;
     view.state("cancelled", "Cancelled");
-    if (run.pieces > 0) view.mark(`Cancelled here, after ${plural(run.pieces, "piece")} of text.`);
+    if (run.pieces > 0) view.mark(`Cancelled here, after about ${plural(run.pieces, "token")}.`);
   } else if (problem instanceof Unreachable) {
     ended(run, "failed", "Failed");
     view.notice("error", "The gateway cannot be reached", problem.message, send);

@@ -11,6 +11,7 @@ const SLOW_MS = 2000;
 const HIDDEN_MS = 60_000;
 const LINGER_MS = 2000;
 const WINDOW_MS = 20_000;
+const SMOOTH_OVER = 4;
 const GIVE_UP_MS = 3000;
 const WIDTH = 300;
 const HEIGHT = 56;
@@ -108,10 +109,8 @@ export class ProviderPanel {
   #take(counters) {
     const atMs = performance.now();
     const last = this.#samples.at(-1);
-    const spanMs = last ? atMs - last.atMs : 0;
-    if (last === undefined || spanMs >= QUICK_MS / 2) {
-      const rate = last ? Math.max(0, ((counters.tokens_sent - last.tokens) / spanMs) * 1000) : 0;
-      this.#samples.push({ atMs, tokens: counters.tokens_sent, rate });
+    if (last === undefined || atMs - last.atMs >= QUICK_MS / 2) {
+      this.#samples.push({ atMs, tokens: counters.tokens_sent, rate: this.#rate(atMs, counters.tokens_sent) });
     }
     this.#latest = counters;
     const oldest = atMs - WINDOW_MS;
@@ -124,6 +123,13 @@ export class ProviderPanel {
     showText("provider-tokens", formatCount(counters.tokens_sent));
     showText("provider-rate", counters.active > 0 ? `${Math.round(this.#samples.at(-1).rate)} tokens/s` : "idle");
     this.#draw(atMs);
+  }
+
+  /* Over a few samples, since between two polls it is six tokens or seven; but nothing new is nothing, at once. */
+  #rate(atMs, tokens) {
+    const recent = this.#samples.slice(-SMOOTH_OVER).filter((sample) => atMs - sample.atMs < SLOW_MS / 2);
+    if (recent.length === 0 || tokens <= recent.at(-1).tokens) return 0;
+    return ((tokens - recent[0].tokens) / (atMs - recent[0].atMs)) * 1000;
   }
 
   #draw(nowMs) {
