@@ -150,7 +150,7 @@ def all_scenarios() -> dict[str, Scenario]:
                 Metric(name="refused_p99_ms", unit="ms", title="p99 of refusals"),
                 Metric(name="lost_percent", unit="%", title="failed or unanswered", ratio=False),
             ),
-            needs=frozenset({"stream"}),
+            needs=frozenset({"stream", "gateway"}),
             limits=Limits(workers=OVERLOAD_WORKERS, queue=OVERLOAD_QUEUE),
             models=(f"slow-{OVERLOAD_LATENCY_MS}-8",),
         ),

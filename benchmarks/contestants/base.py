@@ -12,7 +12,7 @@ from attrs import field, frozen
 
 from benchmarks import procs
 
-Feature = Literal["stream", "admission", "fanout", "client_stall"]
+Feature = Literal["stream", "admission", "fanout", "gateway"]  # gateway: meant to be used as one
 
 KEY = "sk-bench-only-on-loopback-7f3b9c41e8d2"
 AUTHORIZATION = {"authorization": f"Bearer {KEY}"}

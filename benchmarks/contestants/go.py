@@ -51,7 +51,7 @@ def command(setup: Setup) -> Command:
 GO = Contestant(
     name="go",
     title="Go net/http",
-    features=frozenset({"stream", "admission", "fanout"}),
+    features=frozenset({"stream", "admission", "fanout", "gateway"}),
     absent=absent,
     command=command,
     version=version,

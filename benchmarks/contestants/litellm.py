@@ -39,7 +39,7 @@ def command(setup: Setup) -> Command:
 LITELLM = Contestant(
     name="litellm",
     title="LiteLLM proxy",
-    features=frozenset({"stream"}),
+    features=frozenset({"stream", "gateway"}),
     absent=absent,
     command=command,
     version=version,

@@ -18,7 +18,7 @@ def command(setup: Setup) -> Command:
 PLAIN = Contestant(
     name="plain",
     title="hypercorn + quart-trio + httpx, plainly used",
-    features=frozenset({"stream", "fanout"}),
+    features=frozenset({"stream", "fanout", "gateway"}),
     command=command,
     version=lambda: ", ".join(f"{name} {version(name)}" for name in ("hypercorn", "quart-trio", "httpx")),
     fanout_path="/fanout",

@@ -42,7 +42,7 @@ def headers(setup: Setup) -> Mapping[str, str]:
 PORTKEY = Contestant(
     name="portkey",
     title="Portkey gateway",
-    features=frozenset({"stream"}),
+    features=frozenset({"stream", "gateway"}),
     absent=absent,
     command=command,
     version=version,

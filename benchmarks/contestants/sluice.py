@@ -60,7 +60,7 @@ def command(setup: Setup) -> Command:
 SLUICE = Contestant(
     name="sluice",
     title="Sluice",
-    features=frozenset({"stream", "admission", "fanout", "client_stall"}),
+    features=frozenset({"stream", "admission", "fanout", "gateway"}),
     command=command,
     version=lambda: f"sluice {version('sluice')}",
     fanout_model="fanout",
