@@ -55,10 +55,10 @@ class Connection(TCPServer):
         else:
             reset(self._socket)
 
-    def shut(self) -> None:
-        """Close it in an orderly way if nobody works on a request of it."""
+    def shut(self, *, patient: bool) -> None:
+        """Close it in an orderly way if it is idle; see :meth:`Conversation.shut`."""
         if self._talk is not None:
-            self._talk.shut()
+            self._talk.shut(patient=patient)
 
     async def protocol_send(self, event: Event) -> None:
         """What Hypercorn's protocols send: as its own, but a client that does not read is dropped.

@@ -52,8 +52,8 @@ class Conversation:
     """
 
     __slots__ = (
-        "_base", "_clock", "_closing", "_cut", "_deadline", "_nursery", "_rest", "_room", "_searched", "_service",
-        "_spill", "_turn", "handover", "linger", "pipe",
+        "_base", "_clock", "_closing", "_cut", "_deadline", "_fresh", "_nursery", "_rest", "_room", "_searched",
+        "_service", "_spill", "_turn", "handover", "linger", "pipe",
     )  # fmt: skip
 
     def __init__(
@@ -85,6 +85,7 @@ class Conversation:
         self._room: trio.Event | None = None  # what a paused reader waits for
         self._cut = False  # an answer of the reader's own is on its way out
         self._closing = False
+        self._fresh = True  # no request yet
         self.linger = False
         self.handover: bytes | None = None
 
@@ -105,11 +106,15 @@ class Conversation:
                 elif not self._closing and trio.current_time() >= self._deadline:
                     await self._expired()
 
-    def shut(self) -> None:
-        """End an idle conversation; one with a request on goes on to its end."""
+    def shut(self, *, patient: bool) -> None:
+        """End an idle conversation; one with a request on goes on to its end.
+
+        Args:
+            patient: Spare one whose first request, or the rest of a begun one, is probably on its way.
+        """
         if self._cut:
             self._closing = True  # after the answer that is on its way
-        elif self._turn is None:
+        elif self._turn is None and not (patient and (self._fresh or self._rest)):
             self._finish(linger=False)
 
     # -- reading -----------------------------------------------------------------------------------------------------
@@ -230,6 +235,7 @@ class Conversation:
         end += 4
         if end > limit:
             raise headers_too_large(limit)
+        self._fresh = False
         self._rest = rest[end:]
         return rest[:end]
 

@@ -5,8 +5,9 @@ The drain, once ``shutdown`` is set:
 1. ``on_drain()`` is called: readiness goes down and the gate refuses new work.
 2. The listeners **stay open** while requests are in flight, so that a balancer sees 503 and not a refused connection;
    every response now says ``connection: close``.
-3. When no request is in flight, connections are closed in order. When ``drain_timeout_s`` has passed, the app has
-   :data:`GRACE_S` more to end its streams by itself; then every request is cancelled and every connection reset.
+3. When no request is in flight, connections are closed in order; one accepted in the last moment still gets its first
+   request answered. When ``drain_timeout_s`` has passed, the app has :data:`GRACE_S` more to end its streams by itself;
+   then every request is cancelled and every connection reset.
 4. The lifespan is shut down. :func:`serve` returns.
 
 Nothing here waits for a client: writes have a deadline and end with the cancellation.
@@ -43,6 +44,7 @@ from gateway.flow.groups import unwrapped
 __all__ = ["GRACE_S", "BindError", "hypercorn_config", "run_workers", "serve", "until_signal"]
 
 GRACE_S: Final = 2.0
+_FRESH_S: Final = 0.5  # for the first request of a connection accepted in the last moment
 _CLOSING_S: Final = 3.0  # for the orderly end of idle connections, lingering ones included
 _LIFESPAN_S: Final = 10.0
 _HANDSHAKE_S: Final = 10.0
@@ -192,10 +194,11 @@ async def _accept_until_drained(
 
 async def _close_idle(service: Service) -> None:
     await service.context.terminated.set()  # Hypercorn's
-    for connection in list(service.connections):
-        connection.shut()
-    with trio.move_on_after(_CLOSING_S):
-        await service.empty()
+    for patient, wait_s in ((True, _FRESH_S), (False, _CLOSING_S)):
+        for connection in list(service.connections):
+            connection.shut(patient=patient)
+        with trio.move_on_after(wait_s):
+            await service.empty()
 
 
 async def _accept(

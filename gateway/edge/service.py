@@ -69,8 +69,8 @@ class Connected(Protocol):
         """Reset it at once."""
         ...
 
-    def shut(self) -> None:
-        """Close it in an orderly way if it is idle."""
+    def shut(self, *, patient: bool) -> None:
+        """Close it in an orderly way if it is idle; ``patient``: and not just opened, either."""
         ...
 
 

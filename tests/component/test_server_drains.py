@@ -100,6 +100,26 @@ async def test_idle_connections_end_in_order() -> None:
             assert await peer.to_the_end() == b""
 
 
+async def test_a_connection_accepted_in_the_last_moment_gets_its_answer() -> None:
+    gateway = Gateway()
+    async with running(app_of(gateway), gate=gateway, on_drain=gateway.drain) as server:
+        fresh, begun = await server.connect(), await server.connect()
+        data = request("/stream")
+        await begun.send(data[:10])
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        server.shutdown.set()
+        await trio.testing.wait_all_tasks_blocked()
+        await fresh.send(data)
+        await begun.send(data[10:])
+        for peer in (fresh, begun):
+            answer = await peer.answer()
+            assert (answer.status, answer.headers["connection"]) == (503, "close")
+            assert await peer.to_the_end() == b""
+            await trio.aclose_forcefully(peer.stream)
+        with trio.fail_after(PATIENCE_S):
+            await server.ended.wait()
+
+
 async def test_after_the_deadline_the_rest_is_cancelled_and_seen_as_broken_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.edge.serve.GRACE_S", 0.0)
     gateway = Gateway()
