@@ -10,7 +10,8 @@ Order rules:
   (stride scheduling), so that ``high`` goes first and ``low`` still moves: no class starves.
 * A freed permit is handed to the next in line in the same step; a newcomer cannot overtake those who wait.
 * Whoever cannot be served in time is refused on entry: when the wait and service time as measured exceed its deadline,
-  or when twice its allowed waiting would not do. Nothing measured yet, nothing refused for it.
+  or when twice its allowed waiting would not do. Nothing measured yet, nothing refused for it; nor when nobody else is
+  at work, so that there is always a next measurement.
 
 Limits: permits and places are per process; the composition root shares the instance's figures out among processes.
 
@@ -20,6 +21,7 @@ Source: bounded queue with fast rejection, "Go Beyond Models" (2025); stride sch
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable
 from types import TracebackType
 
@@ -31,6 +33,7 @@ from gateway.core.principal import Priority
 from gateway.policy.throughput import Throughput
 
 SHARES = {Priority.HIGH: 8, Priority.NORMAL: 3, Priority.LOW: 1}
+_STRIDES = {priority: math.lcm(*SHARES.values()) // share for priority, share in SHARES.items()}
 LEAST_RETRY_S = 1.0
 MOST_RETRY_S = 60.0
 
@@ -147,8 +150,10 @@ class Admission:
         self._clock = clock
         self._in_flight = 0
         self._waiting = 0
-        self._lines: dict[Priority, dict[Place, None]] = {priority: {} for priority in Priority}
-        self._passes: dict[Priority, float] = dict.fromkeys(Priority, 0.0)
+        # Ordered dicts: the first of a plain one is found by walking over everybody who was removed before it.
+        self._lines: dict[Priority, OrderedDict[Place, None]] = {priority: OrderedDict() for priority in Priority}
+        self._passes: dict[Priority, int] = dict.fromkeys(Priority, 0)
+        self._turn = 0  # the pass that was served last; passes only mean something in relation to it
         self._throughput = Throughput()
         self._admitted = 0
         self._refused: dict[str, int] = {}
@@ -169,7 +174,8 @@ class Admission:
         now = self._clock()
         place = Place(self, priority, now, min(deadline, now + self.max_wait_s))
         if self._in_flight < self.permits and not self._waiting:
-            refusal = self._too_late(0.0, deadline, now)
+            # Who finds nobody at work is let in whatever was measured: else a bad measurement would be the last one.
+            refusal = self._too_late(0.0, deadline, now) if self._in_flight else None
             if refusal is None:
                 self._start(place, now)
         elif self._waiting >= self.queue:
@@ -230,9 +236,9 @@ class Admission:
     def _line_up(self, place: Place) -> None:
         line = self._lines[place.priority]
         if not line:
-            # A class that was empty starts level with the others instead of spending turns it saved up.
-            busy = [self._passes[other] for other in Priority if self._lines[other]]
-            self._passes[place.priority] = max(self._passes[place.priority], min(busy, default=0.0))
+            # A class that was empty starts level with the others: neither turns it saved up, nor a debt of turns that
+            # the others did not want while it was alone.
+            self._passes[place.priority] = max(self._passes[place.priority], self._turn)
         line[place] = None
         self._waiting += 1
 
@@ -257,9 +263,9 @@ class Admission:
 
     def _next_in_line(self) -> Place:
         priority = min((p for p in Priority if self._lines[p]), key=lambda p: (self._passes[p], p))
-        self._passes[priority] += 1 / SHARES[priority]
-        place = next(iter(self._lines[priority]))
-        del self._lines[priority][place]
+        self._turn = self._passes[priority]
+        self._passes[priority] += _STRIDES[priority]
+        place, _ = self._lines[priority].popitem(last=False)
         self._waiting -= 1
         return place
 

@@ -48,7 +48,7 @@ class Throughput:
         if len(self._departures) < 2:
             return capacity
         seen_s = now - self._departures[0]
-        return max(len(self._departures) / seen_s, capacity) if seen_s > 0 else capacity
+        return max((len(self._departures) - 1) / seen_s, capacity) if seen_s > 0 else capacity
 
     def wait_s(self, ahead: int, now: float, permits: int) -> float:
         """Expected wait of somebody with ``ahead`` others in front; 0 when nothing was measured."""
