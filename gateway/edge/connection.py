@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote
 
 import trio
 from quart_trio.asgi import TrioASGIHTTPConnection
@@ -183,7 +184,12 @@ def _target_headers(exchange: Exchange) -> Headers:
     record = exchange.record
     if not record.attempts:
         return []
-    return [(b"x-sluice-target", record.target.encode()), (b"x-sluice-attempts", b"%d" % record.attempts)]
+    return [(b"x-sluice-target", _as_value(record.target)), (b"x-sluice-attempts", b"%d" % record.attempts)]
+
+
+def _as_value(text: str) -> bytes:
+    """Text as a header value; what a header cannot hold, such as a line break in a client's model name, as ``%0A``."""
+    return (text if text.isascii() and text.isprintable() else quote(text, safe="/:@ ")).encode()
 
 
 class _GatheredBody:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 SANE_ID = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:")
 MAX_ID = 128
 MAX_CONVERSATION = 200
+MAX_TIMEOUT_DIGITS = 10
 DRAIN_RETRY_S = 2.0
 STATE_KEY = "sluice.exchange"
 
@@ -147,11 +148,11 @@ def _priority(principal: Principal, asked: bytes | None) -> Priority:
 def _timeout_s(value: bytes | None) -> float:
     if not value:
         return math.inf
-    if not value.isdigit() or not 0 < int(value[:12]) < 10**10:
+    if not value.isdigit() or len(value) > MAX_TIMEOUT_DIGITS or not int(value):
         raise RequestError(
             "invalid_request",
             400,
-            "x-request-timeout-ms: a whole number of milliseconds greater than 0",
+            f"x-request-timeout-ms: a whole number of milliseconds greater than 0, {MAX_TIMEOUT_DIGITS} digits at most",
             param="x-request-timeout-ms",
         )
     return int(value) / 1000
