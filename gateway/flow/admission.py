@@ -217,9 +217,9 @@ class Admission:
         now = self._clock()
         waited_s = now - place.entered_at
         self._leave_line(place)
-        return self._refuse(
-            "queue_timeout", f"no free worker within {waited_s:.1f} s (admission.max_wait_s = {self.max_wait_s:g})", now
-        )
+        own = place.deadline < place.entered_at + self.max_wait_s
+        limit = "x-request-timeout-ms" if own else f"admission.max_wait_s = {self.max_wait_s:g}"
+        return self._refuse("queue_timeout", f"no free worker within {waited_s:.1f} s ({limit})", now)
 
     def _refuse(self, code: str, why: str, now: float) -> Rejected:
         self._refused[code] = self._refused.get(code, 0) + 1
