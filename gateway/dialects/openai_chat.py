@@ -122,9 +122,9 @@ def parse_request(body: bytes) -> ChatRequest:
         head = _head.decode(body)
         fields = _fields.decode(body)
     except msgspec.ValidationError as error:
-        raise _wrong_field(error) from None
+        raise wrong_field(error) from None
     except (ValueError, RecursionError) as error:
-        raise RequestError("invalid_json", 400, f"the body is not valid JSON: {_why_not_json(body, error)}") from None
+        raise not_json(body, error) from None
     return ChatRequest(
         model=head.model,
         stream=bool(head.stream),
@@ -137,13 +137,19 @@ def parse_request(body: bytes) -> ChatRequest:
     )
 
 
-def _wrong_field(error: msgspec.ValidationError) -> RequestError:
+def wrong_field(error: msgspec.ValidationError) -> RequestError:
+    """What msgspec says of a document of the wrong shape, as a 400 that names the field."""
     what, _, path = str(error).partition(" - at `$")
     param = path.rstrip("`").removeprefix(".") or None
     if "missing required field `" in what:
         missing = what.rpartition("field `")[2].rstrip("`")
         param, what = (f"{param}.{missing}" if param else missing), "required, but missing"
     return RequestError("invalid_request", 400, f"{param}: {what}" if param else f"the request: {what}", param=param)
+
+
+def not_json(body: bytes, error: Exception) -> RequestError:
+    """The 400 for a body that is no JSON; ``error`` is what decoding it raised."""
+    return RequestError("invalid_json", 400, f"the body is not valid JSON: {_why_not_json(body, error)}")
 
 
 def _why_not_json(body: bytes, error: Exception) -> str:
@@ -262,6 +268,48 @@ def read_answer(body: bytes) -> tuple[Usage | None, str]:
     return (answer.usage.freeze() if answer.usage else None), finish
 
 
+@frozen(slots=True)
+class _Plain:
+    """What all plain content events of one stream have in common, learnt from its first.
+
+    They differ in the text only: ``start`` is everything up to the delta (id, time, model, choice), ``unfinished`` the
+    empty finish reason behind it. Neither can occur inside a JSON string, where their quotes would be escaped. Usage,
+    finish, error, ``[DONE]``, comments and further choices do not look like that.
+    """
+
+    start: bytes
+    unfinished: bytes
+
+    @classmethod
+    def learn(cls, data: bytes) -> _Plain | None:
+        """The pattern of a content event's data; None when it is written in a way that cannot be told apart."""
+        for delta, unfinished in _WAYS_TO_WRITE:
+            end = data.find(delta)
+            if end > 0 and data.find(unfinished, end) > 0:
+                return cls(b"data: " + data[: end + len(delta)], unfinished)
+        return None
+
+    def run(self, block: bytes) -> tuple[int, int]:
+        """How far ``block`` begins with plain events: ``(bytes, events)``. Three scans at C speed, however many."""
+        last = block.rfind(self.start)
+        if last < 0 or not block.startswith(self.start):
+            return 0, 0
+        end = block.index(b"\n\n", last) + 2
+        if last and end != len(block):
+            block = block[:end]
+        events = block.count(self.start) if last else 1
+        if block.count(self.unfinished, 0, end) == events and block.endswith(b"}\n\n", 0, end):
+            if block.count(b'}\n\ndata: {"', 0, end) == events - 1:
+                return end, events
+        return 0, 0
+
+
+_WAYS_TO_WRITE = (
+    (b'"delta":{"', b'"finish_reason":null'),
+    (b'"delta": {"', b'"finish_reason": null'),
+)
+
+
 @define(slots=True)
 class ChatStream:
     """One provider stream, read by read: what to pass on, and what was noticed.
@@ -287,6 +335,7 @@ class ChatStream:
     malformed: int = 0
     _splitter: EventSplitter = field(factory=EventSplitter)
     _held: bytes = b""
+    _pattern: _Plain | None = None
 
     def feed(self, data: bytes) -> bytes:
         """Take one network read, give back what the client shall get: whole events, b"" if none.
@@ -297,12 +346,17 @@ class ChatStream:
         block = self._splitter.feed(data)
         if not block or self.done:
             return b""
+        if self.committed:
+            return self._pass(block)
+        # The preamble is held back until the first event with content.
+        end = 0
+        while not self.committed and not self.done and self.error is None and end < len(block):
+            start, end = end, block.index(b"\n\n", end) + 2
+            self._held += self._sift(block[start:end])
         if not self.committed:
-            return self._look_for_content(block)
-        if _is_plain(block):
-            self.events += block.count(b"\n\n")
-            return block
-        return self._sift(block)
+            return b""
+        held, self._held = self._held, b""
+        return held + self._pass(block[end:]) if end < len(block) else held
 
     @property
     def finished(self) -> bool:
@@ -314,13 +368,16 @@ class ChatStream:
         """Whether an event has begun that did not end."""
         return bool(self._splitter.rest.strip())
 
-    def _look_for_content(self, block: bytes) -> bytes:
-        """Hold the preamble back until the first event with content."""
-        self._held += self._sift(block)
-        if not self.committed:
+    def _pass(self, block: bytes) -> bytes:
+        """Let plain events through unseen; look at the others, which as a rule are the last."""
+        if self.done:
             return b""
-        held, self._held = self._held, b""
-        return held
+        pattern = self._pattern
+        if pattern is None:
+            return self._sift(block)
+        end, events = pattern.run(block)
+        self.events += events
+        return block if end == len(block) else block[:end] + self._sift(block[end:])
 
     def _sift(self, block: bytes) -> bytes:
         """Decode the events of a block one by one; leave out what is not for the client."""
@@ -360,23 +417,12 @@ class ChatStream:
                 content = True
         self.committed = self.committed or content
         self.events += content
+        if content and self._pattern is None and chunk.usage is None and not self.finish_reason:
+            self._pattern = _Plain.learn(data)
         if chunk.usage is not None:
             self.usage = chunk.usage.freeze()
             return bool(self.want_usage or chunk.choices)
         return True
-
-
-def _is_plain(block: bytes) -> bool:
-    """Whether every event of a block is a chunk with nothing in it but content; seven scans at C speed."""
-    whole = block.count(b"\n\n")
-    return (
-        block.count(b"data: {") == whole == block.count(b"}\n\n")
-        and b'"finish_reason":"' not in block
-        and b'"finish_reason": "' not in block
-        and b'"usage":{' not in block
-        and b'"usage": {' not in block
-        and b'"error":' not in block
-    )
 
 
 @define(slots=True)

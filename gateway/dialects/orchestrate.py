@@ -18,18 +18,28 @@ With ``stream`` the answer is server-sent events, each with an ``id:`` that coun
 ======================  ================================================================
 
 Without it: one document with the answer, its sources, the loaders' times and the usage.
+
+Limits: usage has no cost beside it, because there is no table of prices yet. ``assistant`` is at most 256 characters
+long, ``conversation`` 200.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import orjson
 
 from gateway.core.errors import GatewayError, RequestError
 from gateway.core.facts import Record, Usage
-from gateway.dialects.openai_chat import ChatRequest, Transcript, error_document, parse_request
+from gateway.dialects.openai_chat import (
+    ChatRequest,
+    Transcript,
+    error_document,
+    not_json,
+    parse_request,
+    wrong_field,
+)
 from gateway.dialects.sse import encode_event
 from gateway.dialects.voice import LoaderNews
 
@@ -39,10 +49,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 class _Request(msgspec.Struct):
-    assistant: str
+    assistant: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
     input: str | None = None
     user: str | None = None
-    conversation: str | None = None
+    conversation: Annotated[str, msgspec.Meta(max_length=200)] | None = None
     stream: bool | None = None
 
 
@@ -69,8 +79,10 @@ class OrchestrateVoice:
         try:
             own = _request.decode(body)
             fields = _fields.decode(body)
-        except (msgspec.MsgspecError, ValueError, RecursionError):
-            raise self._explain(body) from None
+        except msgspec.ValidationError as error:
+            raise wrong_field(error) from None
+        except (ValueError, RecursionError) as error:
+            raise not_json(body, error) from None
         if (own.input is None) == ("messages" not in fields):
             raise RequestError(
                 "invalid_request", 400, "give either 'input' (a text) or 'messages' (a list), not both", param="input"
@@ -85,19 +97,6 @@ class OrchestrateVoice:
         if own.stream:
             chat["stream_options"] = {"include_usage": True}
         return parse_request(_encode(chat))
-
-    @staticmethod
-    def _explain(body: bytes) -> RequestError:
-        try:
-            orjson.loads(body)
-            _request.decode(body)
-        except msgspec.ValidationError as error:
-            what, _, path = str(error).partition(" - at `$.")
-            param = path.rstrip("`") or "assistant"
-            return RequestError("invalid_request", 400, f"{param}: {what}", param=param)
-        except (ValueError, RecursionError) as error:
-            return RequestError("invalid_json", 400, f"the body is not valid JSON: {error}")
-        return RequestError("invalid_json", 400, "the body is not a JSON object")
 
     def context(self, news: LoaderNews) -> bytes:
         about: dict[str, Any] = {"loader": news.loader, "kind": news.kind}
@@ -172,7 +171,10 @@ class OrchestrateVoice:
         )
 
     def error(self, error: GatewayError) -> dict[str, Any]:
-        return error_document(error)
+        document = error_document(error)
+        if error.param == "model":
+            document["error"]["param"] = "assistant"  # which is the field that this client wrote
+        return document
 
     def _event(self, name: str, about: dict[str, Any]) -> bytes:
         self._count += 1

@@ -102,7 +102,7 @@ class Door:
 
 def too_large(limit_bytes: int) -> RequestError:
     return RequestError(
-        "request_too_large", 413, f"the body is larger than {limit_bytes} bytes (server.max_body_bytes)"
+        "body_too_large", 413, f"the body is larger than {limit_bytes} bytes (server.max_body_bytes)"
     )
 
 

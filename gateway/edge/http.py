@@ -172,7 +172,7 @@ async def _on_error(gateway: Gateway, error: Exception) -> Response:
     """Whatever a view raised, in OpenAI's shape; what is not ours to explain is a bare 500 and a log line."""
     if isinstance(error, HTTPException):
         status = error.code or 500
-        code = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}.get(status, "invalid_request")
+        code = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}.get(status, "invalid_request")
         reply = error_reply(RequestError(code, status, f"{request.method} {request.path}: {error.name.lower()}"))
         response = _response(reply)
         allowed = getattr(error, "valid_methods", None)
