@@ -40,8 +40,7 @@ max_wait_s = {max_wait_s}
 [store]
 url = "{store}"
 [log]
-requests = false
-level = "error"
+{log}
 [[provider]]
 name = "sim"
 base_url = "{sim}"
@@ -126,13 +125,15 @@ async def staged(
     timeouts: str = "",
     more: str = "",
     store: str = "sqlite:///:memory:",
+    log: str = 'requests = false\nlevel = "error"',
+    log_fd: int = 2,
     behaviour: Behaviour | None = None,
     sim_options: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[Stage]:
     """Run a simulated provider and a gateway in front of it.
 
     Args:
-        server, timeouts: Lines for these TOML tables.
+        server, timeouts, log: Lines for these TOML tables.
         more: Further tables, e.g. assistants.
         behaviour: Of the provider; by default it answers at once with 20 tokens.
     """
@@ -146,11 +147,12 @@ async def staged(
             max_wait_s=max_wait_s,
             timeouts=timeouts,
             store=store,
+            log=log,
             sim=f"http://{host}:{port}/v1",
             key=KEY,
             more=more,
         )
-        gateway = Gateway(load(None, environ={}, text=text))
+        gateway = Gateway(load(None, environ={}, text=text), log_fd=log_fd)
         shutdown = trio.Event()
         stage = Stage(gateway, sim, 0, shutdown)
         observe = gateway.observe
