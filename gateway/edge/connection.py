@@ -28,6 +28,7 @@ from gateway.dialects.voice import Voice
 from gateway.edge.door import STATE_KEY, too_large
 from gateway.edge.errors import Headers, error_reply
 from gateway.edge.gate import Reply
+from gateway.edge.http1_head import Refusal
 from gateway.exchange import Answer, Exchange
 from gateway.flow.groups import unwrapped
 from gateway.flow.relay import BUFFERED_BATCHES, ClientStalled
@@ -55,8 +56,8 @@ class RequestConnection(TrioASGIHTTPConnection):
 
     async def __call__(self, receive: Any, send: Any) -> None:
         scope = cast("dict[str, Any]", self.scope)
-        knows = CANCELS in (scope.get("extensions") or ())
-        if not knows and STATE_KEY not in scope.setdefault("state", {}):
+        why: dict[str, Any] | None = (scope.get("extensions") or {}).get(CANCELS)
+        if why is None and STATE_KEY not in scope.setdefault("state", {}):
             refusal = self.app.door.knock(scope)  # another server did not ask
             if refusal is not None:
                 await _send_reply(send, refusal)
@@ -67,8 +68,11 @@ class RequestConnection(TrioASGIHTTPConnection):
             return
         view, voice = self.app.exchange_views[scope["path"]]
         with exchange:
-            if knows:
-                await self._run(exchange, view, voice(), receive, send)
+            if why is not None:
+                try:
+                    await self._run(exchange, view, voice(), receive, send)
+                finally:
+                    _note_refusal(exchange, why.get("refusal"))
             else:
                 await self._run_watched(exchange, view, voice(), receive, send)
 
@@ -119,6 +123,13 @@ class RequestConnection(TrioASGIHTTPConnection):
                 nursery.start_soon(body.gather_then_watch, receive, nursery.cancel_scope)
                 await self._run(exchange, view, voice, body.receive, send)
                 nursery.cancel_scope.cancel()
+
+
+def _note_refusal(exchange: Exchange, refusal: Refusal | None) -> None:
+    """Record what the server answered in our stead: it cancelled us for the body's sake, and no client left."""
+    if refusal is not None:
+        exchange.fail(RequestError(refusal.code, refusal.status, refusal.message))
+        exchange.record.status = refusal.status
 
 
 ExchangeView = Callable[[Exchange, Callable[[], Awaitable[bytes]], Voice], Awaitable[Answer]]

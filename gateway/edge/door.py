@@ -101,9 +101,7 @@ class Door:
 
 
 def too_large(limit_bytes: int) -> RequestError:
-    return RequestError(
-        "body_too_large", 413, f"the body is larger than {limit_bytes} bytes (server.max_body_bytes)"
-    )
+    return RequestError("body_too_large", 413, f"the body is larger than {limit_bytes} bytes (server.max_body_bytes)")
 
 
 def _id_maker() -> Callable[[], str]:

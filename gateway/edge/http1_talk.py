@@ -258,7 +258,8 @@ class Conversation:
 
     def _start(self, head: Head, body: Body, scope: dict[str, Any]) -> None:
         """Start the app's task; its first lines run even if all is cancelled, so what the gate gave arrives."""
-        turn = self._turn = Turn(head, body, self.pipe, service=self._service, make_room=self._make_room)
+        why = scope["extensions"]["sluice.cancel"]
+        turn = self._turn = Turn(head, body, self.pipe, service=self._service, make_room=self._make_room, why=why)
         if body.complete:
             self._deadline = inf
         else:

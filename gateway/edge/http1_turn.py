@@ -3,7 +3,8 @@
 A turn owns a cancel scope around the app. The connection's reader enters it from outside: :meth:`Turn.arrived` when
 body bytes came, :meth:`Turn.leave` when the client left, :meth:`Turn.refuse` when the body turned out to be malformed,
 too large or too slow. The last two cancel the app; what the client then sees is decided by the connection once the app
-has unwound: the refusal's answer if no byte of a response was sent, a broken-off connection otherwise.
+has unwound: the refusal's answer if no byte of a response was sent, a broken-off connection otherwise. An app that
+keeps records finds the refusal in ``scope["extensions"]["sluice.cancel"]["refusal"]``: nobody left then.
 
 ``receive()`` answers ``100 Continue`` when it is first asked for a body that the client holds back, and
 ``http.disconnect`` once the client has left or the response is complete.
@@ -38,7 +39,7 @@ class Turn:
     """
 
     __slots__ = (
-        "_asked", "_holds_back", "_make_room", "_news", "_pipe", "_service",
+        "_asked", "_holds_back", "_make_room", "_news", "_pipe", "_service", "_why",
         "body", "left", "refusal", "response", "scope", "stalled",
     )  # fmt: skip
 
@@ -50,8 +51,10 @@ class Turn:
         *,
         service: Service,
         make_room: Callable[[], None],
+        why: dict[str, Any],
     ) -> None:
         self._pipe = pipe
+        self._why = why
         self._service = service
         self._make_room = make_room
         self._holds_back = head.expects_continue and not body.complete and not body.size
@@ -126,7 +129,7 @@ class Turn:
         """The request turned out to be unacceptable: cancel the app, unless its answer is complete already."""
         if self.response.complete:
             return
-        self.refusal = refusal
+        self.refusal = self._why["refusal"] = refusal
         self.scope.cancel()
         self._wake()
 
