@@ -295,13 +295,13 @@ class _Plain:
         if last < 0 or not block.startswith(self.start):
             return 0, 0
         end = block.index(b"\n\n", last) + 2
-        if last and end != len(block):
-            block = block[:end]
-        events = block.count(self.start) if last else 1
-        if block.count(self.unfinished, 0, end) == events and block.endswith(b"}\n\n", 0, end):
-            if block.count(b'}\n\ndata: {"', 0, end) == events - 1:
-                return end, events
-        return 0, 0
+        events = block.count(self.start, 0, end)
+        plain = (
+            block.count(self.unfinished, 0, end) == events
+            and block.count(b'}\n\ndata: {"', 0, end) == events - 1
+            and block.endswith(b"}\n\n", 0, end)
+        )
+        return (end, events) if plain else (0, 0)
 
 
 _WAYS_TO_WRITE = (
@@ -348,15 +348,11 @@ class ChatStream:
             return b""
         if self.committed:
             return self._pass(block)
-        # The preamble is held back until the first event with content.
-        end = 0
-        while not self.committed and not self.done and self.error is None and end < len(block):
-            start, end = end, block.index(b"\n\n", end) + 2
-            self._held += self._sift(block[start:end])
+        end = self._hold(block)
         if not self.committed:
             return b""
         held, self._held = self._held, b""
-        return held + self._pass(block[end:]) if end < len(block) else held
+        return held + self._pass(block[end:])
 
     @property
     def finished(self) -> bool:
@@ -368,9 +364,17 @@ class ChatStream:
         """Whether an event has begun that did not end."""
         return bool(self._splitter.rest.strip())
 
+    def _hold(self, block: bytes) -> int:
+        """Hold the preamble back, up to and with the first event with content; how many bytes that took."""
+        end = 0
+        while end < len(block) and not (self.committed or self.done or self.error is not None):
+            start, end = end, block.index(b"\n\n", end) + 2
+            self._held += self._sift(block[start:end])
+        return end
+
     def _pass(self, block: bytes) -> bytes:
         """Let plain events through unseen; look at the others, which as a rule are the last."""
-        if self.done:
+        if self.done or not block:
             return b""
         pattern = self._pattern
         if pattern is None:

@@ -10,6 +10,7 @@ phases of the exchange's one guard and so bounded by the total time.
 
 from __future__ import annotations
 
+import contextlib
 from types import TracebackType
 
 import orjson
@@ -71,13 +72,11 @@ class Attempt:
 
         Cancellation: as ever; the connection is closed by :meth:`close`.
         """
-        with trio.move_on_after(REUSE_WAIT_S):
-            while not self.response.complete:
-                try:
-                    if not await self.response.receive():
-                        return
-                except TransportError:
-                    return
+        if self.response.complete:
+            return
+        with trio.move_on_after(REUSE_WAIT_S), contextlib.suppress(TransportError):
+            while await self.response.receive():
+                pass
 
     def close(self) -> None:
         """Keep the connection if the answer was read to its end, else abort it. Sync, idempotent."""
