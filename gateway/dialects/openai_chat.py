@@ -272,36 +272,42 @@ def read_answer(body: bytes) -> tuple[Usage | None, str]:
 class _Plain:
     """What all plain content events of one stream have in common, learnt from its first.
 
-    They differ in the text only: ``start`` is everything up to the delta (id, time, model, choice), ``unfinished`` the
-    empty finish reason behind it. Neither can occur inside a JSON string, where their quotes would be escaped. Usage,
-    finish, error, ``[DONE]``, comments and further choices do not look like that.
+    They differ in the text only: ``start`` is everything up to the delta (id, time, model, choice), ``end`` the empty
+    finish reason that closes the only choice. Neither can occur inside a JSON string, where their quotes would be
+    escaped. Usage, finish, error, ``[DONE]``, comments and further choices do not look like that.
     """
 
     start: bytes
-    unfinished: bytes
+    end: bytes
+    joint: bytes  # the end of one event and the start of a plain one behind it
 
     @classmethod
     def learn(cls, data: bytes) -> _Plain | None:
         """The pattern of a content event's data; None when it is written in a way that cannot be told apart."""
         for delta, unfinished in _WAYS_TO_WRITE:
-            end = data.find(delta)
-            if end > 0 and data.find(unfinished, end) > 0:
-                return cls(b"data: " + data[: end + len(delta)], unfinished)
+            text = data.find(delta) + len(delta)
+            reason = data.find(unfinished, text)
+            if text >= len(delta) and reason > 0:
+                start = b"data: " + data[:text]
+                return cls(start, data[reason : data.index(b"]", reason) + 1], b"}\n\n" + start)
         return None
 
     def run(self, block: bytes) -> tuple[int, int]:
-        """How far ``block`` begins with plain events: ``(bytes, events)``. Three scans at C speed, however many."""
-        last = block.rfind(self.start)
-        if last < 0 or not block.startswith(self.start):
+        """How far ``block`` begins with plain events: ``(bytes, events)``. Three scans at C speed, however many.
+
+        Each start but the first follows the end of an event, each event has one end of its only choice, and there are
+        no line feeds but theirs: so there is nothing else in between.
+        """
+        if not block.startswith(self.start):
             return 0, 0
-        end = block.index(b"\n\n", last) + 2
-        events = block.count(self.start, 0, end)
+        size = block.index(b"\n\n", block.rfind(self.start)) + 2
+        events = block.count(self.joint, 0, size) + 1
         plain = (
-            block.count(self.unfinished, 0, end) == events
-            and block.count(b'}\n\ndata: {"', 0, end) == events - 1
-            and block.endswith(b"}\n\n", 0, end)
+            block.count(self.end, 0, size) == events
+            and block.count(b"\n", 0, size) == 2 * events
+            and block.endswith(b"}\n\n", 0, size)
         )
-        return (end, events) if plain else (0, 0)
+        return (size, events) if plain else (0, 0)
 
 
 _WAYS_TO_WRITE = (
@@ -317,7 +323,7 @@ class ChatStream:
     Attributes:
         want_usage: The client asked for the usage chunk; otherwise it is taken out of the stream.
         committed: Content was seen. Until then nothing is given out, so that a failure can still change the status.
-        events: Content events given out.
+        events: Events with a delta that were given out, from the first content on; about one per token.
         finish_reason: "" until one was seen.
         usage: As the provider reported it.
         done: ``[DONE]`` was seen.
@@ -344,12 +350,12 @@ class ChatStream:
             EventTooLong: Garbage without end.
         """
         block = self._splitter.feed(data)
-        if not block or self.done:
+        if not block or self.done or self.error is not None:
             return b""
         if self.committed:
             return self._pass(block)
         end = self._hold(block)
-        if not self.committed:
+        if end < 0:
             return b""
         held, self._held = self._held, b""
         return held + self._pass(block[end:])
@@ -365,12 +371,16 @@ class ChatStream:
         return bool(self._splitter.rest.strip())
 
     def _hold(self, block: bytes) -> int:
-        """Hold the preamble back, up to and with the first event with content; how many bytes that took."""
+        """Hold the preamble back, up to and with the first event with content.
+
+        Returns:
+            How many bytes that took; -1 when there is no content yet.
+        """
         end = 0
         while end < len(block) and not (self.committed or self.done or self.error is not None):
             start, end = end, block.index(b"\n\n", end) + 2
             self._held += self._sift(block[start:end])
-        return end
+        return end if self.committed else -1
 
     def _pass(self, block: bytes) -> bytes:
         """Let plain events through unseen; look at the others, which as a rule are the last."""
@@ -412,15 +422,16 @@ class ChatStream:
         if chunk.error is not None:
             self.error = chunk.error
             return False
-        content = False
+        content = spoken = False
         for choice in chunk.choices or ():
             if choice.finish_reason:
                 self.finish_reason = choice.finish_reason
                 content = True
-            elif choice.delta and any(value for name, value in choice.delta.items() if name != "role"):
-                content = True
+            if choice.delta:
+                spoken = True
+                content = content or any(value for name, value in choice.delta.items() if name != "role")
         self.committed = self.committed or content
-        self.events += content
+        self.events += spoken and self.committed
         if content and self._pattern is None and chunk.usage is None and not self.finish_reason:
             self._pattern = _Plain.learn(data)
         if chunk.usage is not None:

@@ -4,7 +4,7 @@ import itertools
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.dialects import openai_chat
@@ -32,6 +32,9 @@ ODD = (
     chunk({}, finish="length"),
     USAGE,
     chunk({"content": "y"}, usage={"prompt_tokens": 1, "completion_tokens": 1}, finish="stop"),
+    'event: error\ndata: {"error":{"message":"no"}}',
+    chunk({"content": "a"}) + "\n" + chunk({"content": "b"}),
+    chunk({"content": "a"}).replace("}]}", '},{"index":1,"delta":{"content":"b"},"finish_reason":null}]}'),
     'data: {"id":"other","choices":[{"index":1,"delta":{"content":"z"},"finish_reason":null}]}',
 )
 texts = st.text(max_size=12) | st.sampled_from(
@@ -51,6 +54,7 @@ def cut(data, places):
     return [data[a:b] for a, b in itertools.pairwise(edges)]
 
 
+@settings(max_examples=400)
 @given(events, st.booleans(), st.booleans(), st.data())
 def test_any_split_and_either_path_give_the_same(lines, want_usage, done, data):
     wire = "".join(line + "\n\n" for line in [*lines, *(["data: [DONE]"] if done else [])]).encode()
