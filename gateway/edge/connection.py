@@ -102,15 +102,15 @@ class RequestConnection(TrioASGIHTTPConnection):
     async def _send_stream(self, exchange: Exchange, answer: Answer, send: Send) -> None:
         """Reader and writer of one stream, and the channel between them."""
         assert answer.run is not None
-        await send(
-            {"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS + _answer_headers(exchange)}
-        )
+        start = {"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS + _answer_headers(exchange)}
         tx, rx = trio.open_memory_channel[bytes](BUFFERED_BATCHES)
         # A stalled client is dropped: no last chunk is sent, so that nobody takes what it got for a whole answer.
         with contextlib.suppress(ClientStalled), unwrapped():
             async with trio.open_nursery() as nursery:
+                # Before anything that may wait: what the answer holds is closed by this task, and by nobody else.
                 nursery.start_soon(answer.run, tx)
                 with rx:
+                    await send(start)
                     await _write_stream(rx, send, exchange)
 
     async def _run_watched(
