@@ -144,6 +144,8 @@ class Gateway:
             except Exception as error:
                 self._turns_lost += 1
                 self.log.say("error", "turn_not_kept", error=repr(error), lost=self._turns_lost)
+            finally:
+                self.store.conversations.settle(tenant, conversation)
 
     def remember(self, tenant: str, conversation: str, asked: str, answered: str) -> None:
         """Queue a finished turn for the store. Sync; full means lost and counted, never waited for."""
@@ -152,6 +154,9 @@ class Gateway:
             self._turns_in.send_nowait((tenant, conversation, turns))
         except trio.WouldBlock:
             self._turns_lost += 1
+        else:
+            assert self.store is not None
+            self.store.conversations.expect(tenant, conversation)
 
     def observe(self, record: Record) -> None:
         """Take in a closed record; the only way from a request to metrics and log."""

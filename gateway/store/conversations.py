@@ -3,6 +3,10 @@
 A conversation belongs to a tenant (the key that asks): two tenants that choose the same id never see each other's
 turns. A turn is one message, of the user or of the assistant. Every ``append`` prunes the conversation it touches and,
 a few at a time, whatever has grown too old anywhere, so no job has to run at night.
+
+Turns are written in the background, after their answer. So that a client which goes on at once finds its last turn,
+the writer announces turns (:meth:`Conversations.expect`) and reading waits for those that are announced: in the same
+process only, the turns of other processes are seen once they are written.
 """
 
 from __future__ import annotations
@@ -11,7 +15,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from attrs import frozen
+import trio
+from attrs import define, field, frozen
 
 from gateway.store.database import Database, all_rows
 
@@ -46,6 +51,14 @@ class ConversationLimits:
     age_s: float = 30 * 86_400
 
 
+@define(slots=True)
+class _Expected:
+    """Announced turns of one conversation that are not settled yet."""
+
+    count: int = 0
+    settled: trio.Event = field(factory=trio.Event)
+
+
 class Conversations:
     """The conversations of a store.
 
@@ -61,12 +74,28 @@ class Conversations:
         self._database = database
         self._limits = limits or ConversationLimits()
         self._now = now
+        self._expected: dict[tuple[str, str], _Expected] = {}
+
+    def expect(self, tenant: str, conversation: str) -> None:
+        """Announce turns: :meth:`recent` waits for them until :meth:`settle` is called, exactly once for each call."""
+        self._expected.setdefault((tenant, conversation), _Expected()).count += 1
+
+    def settle(self, tenant: str, conversation: str) -> None:
+        """Announced turns were added, or are lost."""
+        expected = self._expected[tenant, conversation]
+        expected.count -= 1
+        if not expected.count:
+            del self._expected[tenant, conversation]
+            expected.settled.set()
 
     async def recent(self, tenant: str, conversation: str, max_turns: int) -> list[Turn]:
-        """The last ``max_turns`` turns, oldest first; nothing for an unknown conversation.
+        """The last ``max_turns`` turns, oldest first; nothing for an unknown conversation. Waits for expected ones.
 
         *Cancellation*: returns at once.
         """
+        expected = self._expected.get((tenant, conversation))
+        if expected is not None:
+            await expected.settled.wait()
         oldest_s = self._now() - self._limits.age_s
 
         def work(connection: apsw.Connection) -> list[Turn]:
