@@ -33,7 +33,7 @@ from attrs import frozen
 
 from gateway.config import Assistant
 from gateway.context.assemble import assemble
-from gateway.context.load import LoaderReport, LoaderStarted, load_context
+from gateway.context.load import LoaderReport, LoaderStarted, check_required, load_context
 from gateway.core.ask import Ask
 from gateway.core.errors import (
     DeadlineExceeded,
@@ -115,7 +115,7 @@ class Exchange:
         await self._enter()
         request = await self._listen(listen, voice)
         route = self._route(request)
-        if voice.speaks_early and request.stream:
+        if voice.speaks_early and request.stream and self._loads(request, route):
             return Answer(run=partial(self._tell, request, route, voice))
         attempt = await self._gather_and_ask(request, route, voice)
         if request.stream:
@@ -152,6 +152,16 @@ class Exchange:
                 self._transcript = Transcript()
         return route
 
+    def _loads(self, request: ChatRequest, route: Route) -> bool:
+        """Whether there is loading to tell of. Without any, the status can still wait for the model.
+
+        Raises:
+            RequestError: A required loader lacks a field; the last moment for this to be a status.
+        """
+        loaders = self._gateway.loaders[route.assistant.name] if route.assistant is not None else ()
+        check_required(loaders, self._ask_of(request))
+        return bool(loaders)
+
     async def _gather_and_ask(
         self, request: ChatRequest, route: Route, voice: Voice, tell: Callable[[bytes], None] | None = None
     ) -> Attempt:
@@ -166,12 +176,6 @@ class Exchange:
         """Load what the assistant needs to know, and place it before the client's messages."""
         self.record.phase = Phase.CONTEXT
         began = trio.current_time()
-        ask = Ask(
-            input=request.last_user_text,
-            user=request.user,
-            conversation=self._conversation,
-            tenant=self._principal.name,
-        )
 
         def observe(event: LoaderStarted | LoaderReport) -> None:
             news = _news(event)
@@ -183,13 +187,22 @@ class Exchange:
 
         context = await load_context(
             self._gateway.loaders[assistant.name],
-            ask,
+            self._ask_of(request),
             budget_s=assistant.context_budget_s,
             deadline=self._total_at,
             observe=observe,
         )
         self.record.context_s = trio.current_time() - began
         return assemble(assistant, context, request.messages())
+
+    def _ask_of(self, request: ChatRequest) -> Ask:
+        """What loaders may see of the request."""
+        return Ask(
+            input=request.last_user_text,
+            user=request.user,
+            conversation=self._conversation,
+            tenant=self._principal.name,
+        )
 
     async def _ask(self, request: ChatRequest, route: Route, messages: list[dict[str, Any]] | None) -> Attempt:
         """Target after target, until one begins to answer or none is left."""

@@ -175,6 +175,18 @@ def kind_of(rules: LoaderRules) -> str:
     return str(getattr(rules, "kind", "custom"))
 
 
+def check_required(loaders: Sequence[Loader], ask: Ask) -> None:
+    """Refuse what :func:`load_context` would refuse before it starts; for whoever promises a status before loading.
+
+    Raises:
+        RequestError: A required loader needs a ``user`` or ``conversation`` that the request lacks.
+    """
+    for loader in loaders:
+        lacking = missing_field(loader.rules, ask)
+        if lacking is not None and loader.rules.required:
+            raise _missing(loader.rules, lacking)
+
+
 def missing_field(rules: LoaderRules, ask: Ask) -> Literal["user", "conversation"] | None:
     """The field without which this loader has nothing to look for, or None if it can run."""
     kind = kind_of(rules)
@@ -257,10 +269,14 @@ def _public(error: Exception | None) -> str:
 
 def _skipped(rules: LoaderRules, lacking: str) -> LoaderReport:
     if rules.required:
-        message = f"{lacking}: this assistant cannot answer without it (its loader '{rules.name}' is required); add it"
-        raise RequestError(f"missing_{lacking}", 400, message, param=lacking)
+        raise _missing(rules, lacking)
     detail = f"the request names no {lacking}"
     return LoaderReport(loader=rules.name, kind=kind_of(rules), outcome="skipped", detail=detail)
+
+
+def _missing(rules: LoaderRules, lacking: str) -> RequestError:
+    message = f"{lacking}: this assistant cannot answer without it (its loader '{rules.name}' is required); add it"
+    return RequestError(f"missing_{lacking}", 400, message, param=lacking)
 
 
 def _raise_for_required(reports: Iterable[LoaderReport]) -> None:

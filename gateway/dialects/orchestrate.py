@@ -67,7 +67,7 @@ class OrchestrateVoice:
     def __init__(self) -> None:
         self._count = 0
         self._transcript = Transcript()
-        self._loaders: list[LoaderNews] = []
+        self._loaders: dict[str, LoaderNews] = {}  # in the order in which they started, not ended
         self.conversation: str | None = None
 
     def parse(self, body: bytes) -> ChatRequest:
@@ -100,9 +100,9 @@ class OrchestrateVoice:
 
     def context(self, news: LoaderNews) -> bytes:
         about: dict[str, Any] = {"loader": news.loader, "kind": news.kind}
+        self._loaders[news.loader] = news
         if not news.outcome:
             return self._event("context.started", about)
-        self._loaders.append(news)
         match news.outcome:
             case "loaded" | "empty":
                 items = [{"source": item.source, "chars": len(item.text)} for item in news.items]
@@ -157,11 +157,13 @@ class OrchestrateVoice:
                 "tool_calls": [{"id": c.id, "name": c.name, "arguments": c.arguments} for c in calls],
                 "finish_reason": record.finish_reason,
                 "sources": [
-                    {"loader": news.loader, "source": item.source} for news in self._loaders for item in news.items
+                    {"loader": news.loader, "source": item.source}
+                    for news in self._loaders.values()
+                    for item in news.items
                 ],
                 "context": [
                     {"loader": n.loader, "kind": n.kind, "outcome": n.outcome, "ms": n.ms, "reason": n.reason}
-                    for n in self._loaders
+                    for n in self._loaders.values()
                 ],
                 "usage": _usage(record.usage) if record.usage else None,
                 "queue_ms": round(record.queue_s * 1000, 1),
