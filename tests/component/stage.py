@@ -83,8 +83,13 @@ class Stage:
         self._baseline_fds = open_files()
 
     async def settle(self, seconds: float = 5.0) -> None:
-        """Wait until the gateway and the provider are idle; fails when they are not in time."""
+        """Wait until the gateway and the provider are idle; fails when they are not in time.
+
+        A request is over once its task is: its client has heard the end of the answer a moment before that.
+        """
         with trio.fail_after(seconds):
+            while self.gateway.server_statistics is not None and self.gateway.server_statistics().requests_active:
+                await trio.sleep(0.001)
             while self.gateway.admission.statistics().in_flight or self.gateway.admission.statistics().waiting:
                 await trio.sleep(0.001)
             await self.sim.until(lambda now: now.active == 0)
