@@ -96,6 +96,7 @@ class Exchange:
         self._total_at = record.received_at + min(timeout_s, gateway.config.timeouts.total_s)
         self._conversation = conversation
         self._transcript: Transcript | None = None
+        self._line: Attempt | None = None
         self.record = record
 
     # ── the story ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -215,7 +216,7 @@ class Exchange:
             )
             try:
                 with Guard(self._total_at, gateway.guards) as guard:
-                    attempt = await begin(gateway.caller, target, request, body, guard, record)
+                    attempt = await begin(gateway.caller, target, request, body, guard, record, self._hold_line)
             except (UpstreamError, DeadlineExceeded) as error:
                 if target is route.targets[-1] or not _worth_another_target(error):
                     raise
@@ -333,6 +334,14 @@ class Exchange:
             await tx.send(words)
         if patience.cancelled_caught:
             raise ClientStalled(f"the client took nothing for {limit_s:g} s (server.client_stall_s)")
+
+    def _hold_line(self, attempt: Attempt) -> None:
+        self._line = attempt
+
+    def hang_up(self) -> None:
+        """Close the provider's connection now, in this very step; the cancellation that unwinds the rest follows."""
+        if self._line is not None:
+            self._line.close()
 
     # ── the facts ────────────────────────────────────────────────────────────────────────────────────────────────
 

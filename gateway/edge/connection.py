@@ -69,6 +69,7 @@ class RequestConnection(TrioASGIHTTPConnection):
         view, voice = self.app.exchange_views[scope["path"]]
         with exchange:
             if why is not None:
+                why["on_cancel"] = exchange.hang_up
                 try:
                     await self._run(exchange, view, voice(), receive, send)
                 finally:

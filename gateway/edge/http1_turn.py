@@ -122,7 +122,8 @@ class Turn:
         if self.response.complete:
             return
         self.left = True
-        self.scope.cancel()
+        self._on_cancel()
+        self._service.cancel_soon(self.scope)
         self._wake()
 
     def refuse(self, refusal: Refusal) -> None:
@@ -130,6 +131,7 @@ class Turn:
         if self.response.complete:
             return
         self.refusal = self._why["refusal"] = refusal
+        self._on_cancel()
         self.scope.cancel()
         self._wake()
 
@@ -148,6 +150,12 @@ class Turn:
             self.stalled = gone.stalled
             self.scope.cancel()
             await trio.lowlevel.checkpoint()
+
+    def _on_cancel(self) -> None:
+        """Do at once what the app asked for (``on_cancel`` of the extension): what costs money ends before the app."""
+        on_cancel = self._why.get("on_cancel")
+        if on_cancel is not None:
+            on_cancel()
 
     def _wake(self) -> None:
         if self._news is not None:

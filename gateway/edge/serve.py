@@ -175,6 +175,7 @@ async def _accept_until_drained(
     async with trio.open_nursery() as connections:
         try:
             async with trio.open_nursery() as accepting:
+                accepting.start_soon(service.bury)
                 for sock in sockets:
                     listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
                     accepting.start_soon(_accept, service, listener, ssl_context, connections)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -27,6 +28,8 @@ Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 App = Callable[[Any, Any, Any], Awaitable[None]]
+
+UNWOUND_PER_PASS = 16
 
 _log = logging.getLogger(__name__)
 
@@ -105,6 +108,8 @@ class Service:
         self.delegated = 0
         self._date_s = 0
         self._date_line = b""
+        self._left: deque[trio.CancelScope] = deque()
+        self._someone_left = trio.Event()
         self._quiet = trio.Event()
         self._room = trio.Event()
 
@@ -156,6 +161,26 @@ class Service:
         self.requests_active -= 1
         if not self.requests_active:
             self._quiet.set()
+
+    def cancel_soon(self, scope: trio.CancelScope) -> None:
+        """Cancel an app whose client has left, in its turn; see :meth:`bury`."""
+        self._left.append(scope)
+        self._someone_left.set()
+
+    async def bury(self) -> None:
+        """Cancel the apps whose clients have left, a few in each pass of the loop, until cancelled itself.
+
+        To unwind an app costs ten times what it costs to notice that its client has left. A thousand clients that leave
+        together would otherwise hold up everybody else, and the notice of the last of them, for as long as it takes to
+        unwind the first.
+        """
+        while True:
+            await self._someone_left.wait()
+            self._someone_left = trio.Event()
+            while self._left:
+                for _ in range(min(UNWOUND_PER_PASS, len(self._left))):
+                    self._left.popleft().cancel()
+                await trio.lowlevel.checkpoint()
 
     async def quiet(self) -> None:
         """Wait until no call of the app runs. *Cancellation*: changes nothing."""

@@ -11,6 +11,7 @@ phases of the exchange's one guard and so bounded by the total time.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from types import TracebackType
 
 import orjson
@@ -64,7 +65,11 @@ class Attempt:
         """
         try:
             return await self.response.receive()
+        except trio.ClosedResourceError:
+            await trio.lowlevel.checkpoint_if_cancelled()  # closed from outside, by who cancels us
+            raise
         except TransportError as error:
+            await trio.lowlevel.checkpoint_if_cancelled()
             raise _broken(self.target, error) from error
 
     async def finish_reading(self) -> None:
@@ -98,12 +103,14 @@ async def begin(
     body: bytes,
     guard: Guard,
     record: Record,
+    hold: Callable[[Attempt], None],
 ) -> Attempt:
     """Ask ``target`` and wait for its first content, or its whole answer.
 
     Args:
         body: The request as the provider shall get it.
         guard: Entered by the exchange; its phases are set here.
+        hold: Told the attempt as soon as its answer has begun, so that it can be closed from outside.
 
     Raises:
         UpstreamError: It could not be asked, refused, or sent no answer that is one.
@@ -129,6 +136,7 @@ async def begin(
     except TransportError as error:
         raise _unreachable(target, error) from error
     attempt = Attempt(target=target, response=response)
+    hold(attempt)
     try:
         record.upstream_status = response.status
         if not 200 <= response.status < 300:
