@@ -15,7 +15,8 @@ and the scope is made anew when it fires too early (once per ``keep_alive_s``): 
 
 - ``keep_alive_s`` without a byte: closed. ``header_timeout_s`` from a request's first byte: 408. ``body_timeout_s`` for
   the body, time paused not counted: 408, the app cancelled.
-- ``client_stall_s`` without progress of a write: the connection is reset, the app cancelled.
+- ``client_stall_s`` without progress of a write: the connection is reset, the app cancelled. For an answer of the
+  server's or the gate's own: for the whole of it, and no deadline of the reader's interrupts it.
 - Refusals of the server itself close the connection, lingering so that the client can read the answer.
 """
 
@@ -52,7 +53,7 @@ class Conversation:
     """
 
     __slots__ = (
-        "_base", "_clock", "_closing", "_cut", "_deadline", "_fresh", "_nursery", "_rest", "_room", "_searched",
+        "_answering", "_base", "_clock", "_closing", "_deadline", "_fresh", "_nursery", "_rest", "_room", "_searched",
         "_service", "_spill", "_turn", "handover", "linger", "pipe",
     )  # fmt: skip
 
@@ -83,7 +84,7 @@ class Conversation:
         self._turn: Turn | None = None
         self._spill: Body | None = None  # the unread rest of a finished request's body
         self._room: trio.Event | None = None  # what a paused reader waits for
-        self._cut = False  # an answer of the reader's own is on its way out
+        self._answering = False  # an answer without an app waits for the client to read
         self._closing = False
         self._fresh = True  # no request yet
         self.linger = False
@@ -100,10 +101,7 @@ class Conversation:
             while not self._closing:
                 with trio.CancelScope(deadline=self._deadline) as self._clock:
                     await self._read()
-                if self._cut:
-                    self.pipe.abort()
-                    self._closing = True
-                elif not self._closing and trio.current_time() >= self._deadline:
+                if not self._closing and trio.current_time() >= self._deadline:
                     await self._expired()
 
     def shut(self, *, patient: bool) -> None:
@@ -112,7 +110,7 @@ class Conversation:
         Args:
             patient: Spare one whose first request, or the rest of a begun one, is probably on its way.
         """
-        if self._cut:
+        if self._answering:
             self._closing = True  # after the answer that is on its way
         elif self._turn is None and not (patient and (self._fresh or self._rest)):
             self._finish(linger=False)
@@ -132,9 +130,7 @@ class Conversation:
             elif turn is not None:
                 self._during(turn, data)
             else:
-                self._cut = True
                 await self._between(data)
-                self._cut = False
 
     async def _pause(self) -> None:
         left_s = self._deadline - trio.current_time()
@@ -213,6 +209,8 @@ class Conversation:
                 self._start(head, body, scope)
                 return
             await self._answer(head, body, reply)
+            if self._rest:  # pipelined: others, too
+                await trio.lowlevel.cancel_shielded_checkpoint()
 
     def _take_head(self) -> bytes | None:
         """The next head's bytes, without what follows; None while it is not complete."""
@@ -353,10 +351,28 @@ class Conversation:
             _log.exception("the gate's reply is no HTTP response")
             data = whole(failed(), line, head_only=head_only, http10=http10, keep_alive=keep_alive)
         try:
-            await self.pipe.write(data)
+            sent = self.pipe.write_now(data)
+            if sent != len(data):
+                await self._write_rest(data[sent:])
         except ClientGone as gone:
             self._service.client_stalled += gone.stalled
             self._finish(linger=False)
+
+    async def _write_rest(self, data: bytes) -> None:
+        """Wait for the client to read. *Cancellation*: none but ``client_stall_s`` and :meth:`Pipe.abort`.
+
+        The reader's scope may have fired already, for a deadline that was put off since.
+        """
+        self._answering = True
+        deadline = trio.current_time() + self._service.config.client_stall_s
+        try:
+            with trio.CancelScope(shield=True, deadline=deadline) as scope:
+                await self.pipe.write(data)
+        finally:
+            self._answering = False
+        if scope.cancelled_caught:
+            self.pipe.abort()
+            raise ClientGone(stalled=True)
 
     async def _expired(self) -> None:
         config = self._service.config

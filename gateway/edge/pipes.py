@@ -45,6 +45,10 @@ class Pipe(Protocol):
         """The next bytes, b"" once the client is gone in whatever manner. *Cancellation*: nothing is lost."""
         ...
 
+    def write_now(self, data: bytes) -> int:
+        """Send what can be sent without waiting, possibly nothing; how many bytes. Raises :class:`ClientGone`."""
+        ...
+
     async def write(self, data: bytes) -> None:
         """Send it all. Raises :class:`ClientGone`. *Cancellation*: a part may be sent; abort then."""
         ...
@@ -89,14 +93,17 @@ class PlainPipe:
             except (OSError, ValueError, trio.ClosedResourceError):
                 return b""
 
-    async def write(self, data: bytes) -> None:
-        await trio.lowlevel.checkpoint_if_cancelled()
+    def write_now(self, data: bytes) -> int:
         try:
-            sent = os.write(self._fd, data)
+            return os.write(self._fd, data)
         except BlockingIOError:
-            sent = 0
+            return 0
         except OSError as error:
             raise ClientGone from error
+
+    async def write(self, data: bytes) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        sent = self.write_now(data)
         if sent != len(data):
             await self._write_slowly(memoryview(data)[sent:])
             return
@@ -152,6 +159,9 @@ class TlsPipe:
             return bytes(await self._stream.receive_some(READ_BYTES))
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
             return b""
+
+    def write_now(self, data: bytes) -> int:
+        return 0
 
     async def write(self, data: bytes) -> None:
         view = memoryview(data)

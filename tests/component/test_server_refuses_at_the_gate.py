@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import time
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -151,3 +154,35 @@ async def test_a_thousand_refusals_leave_nothing() -> None:
                 nursery.start_soon(client)
         await server.service.empty()
         assert server.statistics().refused_by_gate == 1_000
+
+
+class Busy:
+    """Refuses everybody; on ``/block`` it lets another client speak, and holds up the loop for ``hold_s``."""
+
+    def __init__(self, hold_s: float) -> None:
+        self.hold_s = hold_s
+        self.meanwhile: Callable[[], object] = lambda: None
+
+    def knock(self, scope: Message) -> Reply | None:
+        if scope["path"] == "/block":
+            self.meanwhile()
+            time.sleep(self.hold_s)
+        return BUSY
+
+
+async def test_a_request_that_arrives_with_an_old_deadline_of_its_connection_is_answered() -> None:
+    gate = Busy(hold_s=0.4)
+    async with (
+        running(never, gate=gate, header_timeout_s=0.2, keep_alive_s=30.0) as server,
+        await server.connect() as one,
+        await server.connect() as other,
+    ):
+        await other.send(request("/no"))
+        assert (await other.answer()).status == 429
+        sock = other.stream.socket  # type: ignore[attr-defined]
+        gate.meanwhile = lambda: os.write(sock.fileno(), request("/no"))
+        await one.send(request("/block"))
+        assert (await one.answer()).status == 429
+        assert (await other.answer()).status == 429
+        await other.send(request("/no"))
+        assert (await other.answer()).status == 429
