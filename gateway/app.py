@@ -240,7 +240,15 @@ class _LazyApp:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if self._app is None:
-            self._app = make_app(Gateway(_discover(os.environ.get("SLUICE_CONFIG"))))
+            try:
+                self._app = make_app(Gateway(_discover(os.environ.get("SLUICE_CONFIG"))))
+            except Exception as error:
+                if scope["type"] != "lifespan":
+                    raise
+                # Raised, it would count as "this app has no lifespan", and the server would go on without a gateway.
+                await receive()
+                await send({"type": "lifespan.startup.failed", "message": str(error)})
+                return
         await self._app(scope, receive, send)
 
 

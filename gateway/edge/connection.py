@@ -118,7 +118,8 @@ class RequestConnection(TrioASGIHTTPConnection):
         self, exchange: Exchange, view: ExchangeView, voice: Voice, receive: Receive, send: Send
     ) -> None:
         """The same under a server that only tells of the client's leaving by a message."""
-        body = _GatheredBody(self.app.gateway.config.server.max_body_bytes)
+        settings = self.app.gateway.config.server
+        body = _GatheredBody(settings.max_body_bytes, settings.body_timeout_s)
         with unwrapped():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(body.gather_then_watch, receive, nursery.cancel_scope)
@@ -159,7 +160,12 @@ async def read_body(receive: Receive, max_bytes: int, timeout_s: float) -> bytes
                 raise too_large(max_bytes)
             if not message.get("more_body", False):
                 return b"".join(pieces)
-    raise RequestError("body_timeout", 408, f"the body was not complete within {timeout_s:g} s (server.body_timeout_s)")
+    raise _too_slow(timeout_s)
+
+
+def _too_slow(timeout_s: float) -> RequestError:
+    message = f"the body was not complete within {timeout_s:g} s (server.body_timeout_s)"
+    return RequestError("body_timeout", 408, message)
 
 
 async def _write_stream(rx: trio.MemoryReceiveChannel[bytes], send: Send, exchange: Exchange) -> None:
@@ -207,8 +213,9 @@ def _as_value(text: str) -> bytes:
 class _GatheredBody:
     """Reads ahead of the app, because a server that has the body waiting does not say that the client left."""
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, timeout_s: float) -> None:
         self._max_bytes = max_bytes
+        self._timeout_s = timeout_s
         self._data = bytearray()
         self._complete = trio.Event()
 
@@ -224,7 +231,10 @@ class _GatheredBody:
                     self._complete.set()
 
     async def receive(self) -> Message:
-        await self._complete.wait()
+        with trio.move_on_after(self._timeout_s):
+            await self._complete.wait()
+        if not self._complete.is_set():
+            raise _too_slow(self._timeout_s)
         if len(self._data) > self._max_bytes:
             raise too_large(self._max_bytes)
         return {"type": "http.request", "body": bytes(self._data), "more_body": False}
