@@ -28,6 +28,7 @@ from gateway.context.load import Loader
 from gateway.core.facts import Record
 from gateway.flow.admission import Admission
 from gateway.flow.guard import GuardBook
+from gateway.flow.pace import Pace
 from gateway.flow.supervise import supervised
 from gateway.identity.keyring import Keyring
 from gateway.observe.log import LogSink
@@ -73,6 +74,7 @@ class Gateway:
         self.started_at = int(time.time())
         self.draining = False
         self.guards = GuardBook()
+        self.pace = Pace()
         self.admission = Admission(
             permits=config.admission.workers, queue=config.admission.queue, max_wait_s=config.admission.max_wait_s
         )
@@ -114,7 +116,7 @@ class Gateway:
             await self.log.drain()  # shields itself, for a second at most
 
     def _background(self) -> list[Callable[[], Any]]:
-        work: list[Callable[[], Any]] = [self.log.run, self._prune, self._keep_turns]
+        work: list[Callable[[], Any]] = [self.log.run, self._prune, self._keep_turns, self.pace.run]
         if self._peers is not None:
             work.append(self._publish)
         return work

@@ -264,7 +264,7 @@ class Exchange:
             self.record.batches += 1
             return voice.events(block) if block else b""
 
-        with tx, attempt:
+        with tx, attempt, self._gateway.pace:
             try:
                 with Guard(self._total_at, self._gateway.guards) as guard:
                     if self._transcript is not None:
@@ -280,6 +280,7 @@ class Exchange:
                             guard,
                             stall_s=self._gateway.config.timeouts.stall_s,
                             client_stall_s=client_stall_s,
+                            pace=self._gateway.pace,
                         )
                 ending = self._ending(attempt, request, voice)
             except (GatewayError, EventTooLong) as error:

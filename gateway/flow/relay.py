@@ -7,7 +7,8 @@ so a stalled client never holds a permit or an upstream connection.
 
 The writer is whoever drains the channel; it needs no deadline of this module's because the reader has both.
 
-Limits: ``BUFFERED_BATCHES`` batches of at most one network read (64 KiB) each per stream.
+Limits: ``BUFFERED_BATCHES`` batches of at most one network read (64 KiB) each per stream. That many are for a stalled
+client; a healthy one has its batch before the next is read.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from gateway.flow.guard import Guard
+from gateway.flow.pace import Pace
 
-BUFFERED_BATCHES = 16
+BUFFERED_BATCHES = 4
 
 
 class ClientStalled(Exception):
@@ -34,6 +36,7 @@ async def pump(
     *,
     stall_s: float,
     client_stall_s: float,
+    pace: Pace | None = None,
 ) -> None:
     """Read until the source ends or ``finished()`` says that all was seen.
 
@@ -44,6 +47,7 @@ async def pump(
         guard: The exchange's guard, entered; its phase is ``stall`` while the source is waited for.
         stall_s: Longest silence of the source.
         client_stall_s: Longest time that one batch waits for room in the channel.
+        pace: Lets bytes gather between reads when the loop lags.
 
     Raises:
         ClientStalled: The channel stayed full.
@@ -62,6 +66,8 @@ async def pump(
             await send_or_give_up(tx, batch, guard, client_stall_s)
         if finished():
             return
+        if pace is not None and pace.lagging:
+            await pace.gather()
 
 
 async def send_or_give_up(tx: trio.MemorySendChannel[bytes], batch: bytes, guard: Guard, client_stall_s: float) -> None:
