@@ -45,7 +45,7 @@ async def test_a_wait_is_never_longer_than_the_longest(autojump_clock):
             await trio.sleep(2 * LONGEST_WAIT_S)
             nursery.cancel_scope.cancel()
     assert len(waited) == 20
-    assert 0 < min(waited)
+    assert min(waited) > 0
     assert max(waited) <= LONGEST_WAIT_S + 1e-9
     assert max(waited) > LONGEST_WAIT_S - 2 * TICK_S
 
@@ -71,8 +71,8 @@ async def test_without_streams_nothing_ticks(autojump_clock):
         await trio.sleep(100 * TICK_S)
         assert pace._opened == ticks
         with pace:
-            await trio.sleep((LOTS + 0.5) * TICK_S)
-            assert pace._opened != ticks or LOTS == 1
+            await trio.sleep((LOTS - 0.5) * TICK_S)
+            assert pace._opened != ticks
         nursery.cancel_scope.cancel()
 
 

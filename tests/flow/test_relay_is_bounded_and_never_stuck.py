@@ -89,7 +89,7 @@ async def test_a_slow_client_is_not_given_up_and_the_source_is_not_blamed(
 
 
 async def test_a_silent_source_is_a_stall_and_each_read_renews_it(autojump_clock: trio.testing.MockClock) -> None:
-    tx, rx = trio.open_memory_channel[bytes](BUFFERED_BATCHES)
+    tx, rx = trio.open_memory_channel[bytes](16)
     began = trio.current_time()
 
     async def silent() -> bytes:
