@@ -1,7 +1,7 @@
 """One structured line per request, and the process's own messages.
 
-The exchange hands over its closed record and goes on; a background task renders what has gathered and writes it in one
-piece, in a thread of its own limiter. So a request pays for an append, and a log file on a slow disk, or a pipe that
+The exchange hands over its closed record and goes on; a background task renders what has gathered and writes it in
+pieces, in a thread of its own limiter. So a request pays for an append, and a log file on a slow disk, or a pipe that
 nobody reads, delays nobody: beyond ``MAX_LINES`` waiting lines the oldest are dropped and counted, and the count is a
 metric (``sluice_log_lines_dropped``).
 
@@ -25,6 +25,7 @@ from gateway.config import Log
 from gateway.core.facts import Outcome, Record
 
 MAX_LINES = 20_000
+MAX_BATCH_LINES = 500  # rendered in one go: 1 to 2 ms of the loop's time
 FLUSH_EVERY_S = 0.1
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 LEVEL_OF = {Outcome.FAILED: "error", Outcome.BROKEN: "error", Outcome.REFUSED: "warning"}
@@ -48,6 +49,8 @@ class LogSink:
         self._waiting: deque[tuple[float, str, Record | dict[str, Any]]] = deque()
         self._limiter = trio.CapacityLimiter(1)
         self._render = _as_json if settings.format == "json" else _make_console()
+        self._second = 0
+        self._second_text = "1970-01-01T00:00:00"
         self.dropped = 0
 
     def request(self, record: Record) -> None:
@@ -72,23 +75,36 @@ class LogSink:
         """Write what gathers, until cancelled. What is left then is for :meth:`drain`."""
         while True:
             await trio.sleep(FLUSH_EVERY_S)
-            if self._waiting:
-                await self._write(self._take())
+            await self._write_waiting()
 
     async def drain(self, timeout_s: float = 1.0) -> None:
         """Write what is left, for at most ``timeout_s``, also when cancelled: the end of a process must be told."""
         with trio.CancelScope(deadline=trio.current_time() + timeout_s, shield=True):
-            if self._waiting:
-                await self._write(self._take())
+            await self._write_waiting()
+
+    async def _write_waiting(self) -> None:
+        while self._waiting:
+            await self._write(self._take())
 
     def _take(self) -> tuple[bytes, int]:
         lines = []
-        while self._waiting:
+        for _ in range(min(len(self._waiting), MAX_BATCH_LINES)):
             at, level, what = self._waiting.popleft()
-            fields = _fields(what) if isinstance(what, Record) else what
-            stamp = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-            lines.append(self._render({"timestamp": stamp, "level": level, **fields}))
+            line: dict[str, Any] = {"timestamp": self._stamp(at), "level": level}
+            if isinstance(what, Record):
+                _fields(what, line)
+            else:
+                line.update(what)
+            lines.append(self._render(line))
         return b"".join(lines), len(lines)
+
+    def _stamp(self, at: float) -> str:
+        """ISO 8601 with milliseconds; the seconds are formatted once, which is most of the cost."""
+        second = int(at)
+        if second != self._second:
+            self._second = second
+            self._second_text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        return f"{self._second_text}.{int((at - second) * 1000):03d}Z"
 
     async def _write(self, batch: tuple[bytes, int]) -> None:
         data, lines = batch
@@ -104,38 +120,57 @@ def _write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def _fields(record: Record) -> dict[str, Any]:
-    """A record as one flat line; what does not apply is left out."""
-    usage = record.usage
-    fields: dict[str, Any] = {
-        "event": "request",
-        "request_id": record.request_id,
-        "endpoint": record.endpoint,
-        "key": record.principal,
-        "outcome": record.outcome.value if record.outcome else "",
-        "phase": record.phase.value,
-        "status": record.status,
-        "code": record.code,
-        "model": record.model,
-        "assistant": record.assistant,
-        "target": record.target,
-        "attempts": record.attempts,
-        "upstream_status": record.upstream_status,
-        "stream": record.stream,
-        "queue_ms": _ms(record.queue_s),
-        "context_ms": _ms(record.context_s),
-        "ttft_ms": _ms(record.ttft_s),
-        "total_ms": _ms(record.total_s),
-        "finish_reason": record.finish_reason,
-        "detail": record.detail,
-    }
+def _fields(record: Record, line: dict[str, Any]) -> None:
+    """Write a record into its line; what does not apply is left out.
+
+    A line of a refusal takes 2 µs of the loop's time. Going through a table of names takes three times as long, and
+    reading an enumeration's ``value``, which is a descriptor in Python, twice as long as ``_value_``.
+    """
+    line["event"] = "request"
+    line["request_id"] = record.request_id
+    line["endpoint"] = record.endpoint
+    line["key"] = record.principal
+    if record.outcome is not None:
+        line["outcome"] = record.outcome._value_
+    line["phase"] = record.phase._value_
+    if record.status:
+        line["status"] = record.status
+    if record.code:
+        line["code"] = record.code
+    if record.model:
+        _model_fields(record, line)
+    for name, seconds in (
+        ("queue_ms", record.queue_s),
+        ("context_ms", record.context_s),
+        ("ttft_ms", record.ttft_s),
+        ("total_ms", record.total_s),
+    ):
+        if seconds and (ms := _ms(seconds)):
+            line[name] = ms
+    if record.finish_reason:
+        line["finish_reason"] = record.finish_reason
+    if record.detail:
+        line["detail"] = record.detail
     if record.loaders:
-        fields["loaders"] = {fact.loader: f"{fact.outcome} {fact.ms:.0f}ms" for fact in record.loaders}
-    if usage is not None:
-        fields["tokens_in"] = usage.prompt_tokens
-        fields["tokens_out"] = usage.completion_tokens
-        fields["tokens_estimated"] = usage.estimated
-    return {name: value for name, value in fields.items() if value not in ("", 0, None)}
+        line["loaders"] = {fact.loader: f"{fact.outcome} {fact.ms:.0f}ms" for fact in record.loaders}
+    if record.usage is not None:
+        line["tokens_in"] = record.usage.prompt_tokens
+        line["tokens_out"] = record.usage.completion_tokens
+        line["tokens_estimated"] = record.usage.estimated
+
+
+def _model_fields(record: Record, line: dict[str, Any]) -> None:
+    line["model"] = record.model
+    if record.assistant:
+        line["assistant"] = record.assistant
+    if record.target:
+        line["target"] = record.target
+    if record.attempts:
+        line["attempts"] = record.attempts
+    if record.upstream_status:
+        line["upstream_status"] = record.upstream_status
+    if record.stream:
+        line["stream"] = True
 
 
 def _ms(seconds: float) -> float:
