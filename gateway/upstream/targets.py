@@ -17,6 +17,8 @@ from gateway.core.principal import Principal
 from gateway.upstream.head import HeaderBlock
 from gateway.upstream.pool import Origin
 
+LEAST_SECRET_CHARS = 8  # a shorter header value is no key, and taking it out would garble the text
+
 
 @frozen(kw_only=True, slots=True)
 class Provider:
@@ -28,11 +30,13 @@ class Provider:
     headers: HeaderBlock
     usage_in_stream: bool
     max_connections: int
-    secret: bytes
+    secrets: tuple[bytes, ...]
 
     def scrub(self, text: bytes) -> bytes:
-        """``text`` without our key, which some providers quote in their errors."""
-        return text.replace(self.secret, b"***") if self.secret else text
+        """``text`` without our key and our headers' values, which some providers quote in their errors."""
+        for secret in self.secrets:
+            text = text.replace(secret, b"***")
+        return text
 
 
 @frozen(kw_only=True, slots=True)
@@ -76,6 +80,7 @@ def make_provider(settings: config.Provider) -> Provider:
         headers[b"authorization"] = b"Bearer " + key.encode()
     for name, value in settings.headers.items():
         headers[name.lower().encode()] = value.encode()
+    values = (value for value in settings.headers.values() if len(value) >= LEAST_SECRET_CHARS)
     return Provider(
         name=settings.name,
         origin=Origin(scheme=url.scheme, host=host, port=port),
@@ -83,7 +88,7 @@ def make_provider(settings: config.Provider) -> Provider:
         headers=HeaderBlock.of(headers.items()),
         usage_in_stream=settings.usage_in_stream,
         max_connections=settings.max_connections,
-        secret=key.encode(),
+        secrets=tuple(value.encode() for value in (key, *values) if value),
     )
 
 
