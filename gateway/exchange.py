@@ -342,7 +342,7 @@ class Exchange:
     def hang_up(self) -> None:
         """Close the provider's connection now, in this very step; the cancellation that unwinds the rest follows."""
         if self._line is not None:
-            self._line.close()
+            self._line.hang_up()
 
     # ── the facts ────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -50,12 +50,14 @@ class Attempt:
         target: Who answers.
         stream: What was understood of the stream so far; None for a whole answer.
         first: What the client gets first: the preamble and the first content. Or the whole answer.
+        hung_up: Closed from outside, by who is about to cancel the task that reads it.
     """
 
     target: Target
     response: RawResponse
     stream: ChatStream | None = None
     first: bytes = b""
+    hung_up: bool = False
 
     async def receive(self) -> bytes:
         """One network read of the stream; b"" at its end.
@@ -66,11 +68,17 @@ class Attempt:
         try:
             return await self.response.receive()
         except trio.ClosedResourceError:
-            await trio.lowlevel.checkpoint_if_cancelled()  # closed from outside, by who cancels us
+            await self._cancelled_if_hung_up()
             raise
         except TransportError as error:
-            await trio.lowlevel.checkpoint_if_cancelled()
+            await self._cancelled_if_hung_up()
             raise _broken(self.target, error) from error
+
+    async def _cancelled_if_hung_up(self) -> None:
+        """A connection closed by :meth:`hang_up` is no provider's failure: wait for the cancellation that follows."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self.hung_up:
+            await trio.sleep_forever()
 
     async def finish_reading(self) -> None:
         """After the last event: take in what belongs to the same answer, so that the connection can serve again.
@@ -79,13 +87,18 @@ class Attempt:
         """
         if self.response.complete:
             return
-        with trio.move_on_after(REUSE_WAIT_S), contextlib.suppress(TransportError):
+        with trio.move_on_after(REUSE_WAIT_S), contextlib.suppress(TransportError, trio.ClosedResourceError):
             while await self.response.receive():
                 pass
 
     def close(self) -> None:
         """Keep the connection if the answer was read to its end, else abort it. Sync, idempotent."""
         self.response.close()
+
+    def hang_up(self) -> None:
+        """Close the connection from another task, which cancels the one that reads it soon after. Sync, idempotent."""
+        self.hung_up = True
+        self.close()
 
     def __enter__(self) -> Attempt:
         return self

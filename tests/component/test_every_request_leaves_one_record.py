@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.core.facts import Outcome
 from gateway.observe.metrics import COUNTERS, GAUGES, HISTOGRAMS
+from gateway.sim import Behaviour
 from tests.component.stage import KEY, Heard, Stage, ask, chat, hear, request_bytes, staged
 
 PROMPT = "a prompt that nobody but the provider may read"
@@ -109,6 +110,20 @@ async def test_every_outcome_is_counted_once_under_its_labels() -> None:
     assert value(samples, "sluice_inter_token_seconds_count", target="sim/*") == 2
     assert value(samples, "sluice_request_duration_seconds_count", endpoint=path, outcome="ok") == 2
     assert value(samples, "sluice_requests_in_flight") == 0
+
+
+async def test_clients_that_leave_in_the_middle_are_cancelled_and_never_a_providers_failure() -> None:
+    async with staged(behaviour=Behaviour(tokens=1_000, tokens_per_s=20)) as stage:
+        async with trio.open_nursery() as nursery:
+            for n in range(20):
+                nursery.start_soon(ask, stage, chat(stream=n % 2 == 0))
+            with trio.fail_after(10):
+                await stage.sim.until(lambda now: now.active == 20 and now.tokens_sent > 20)
+            nursery.cancel_scope.cancel()
+        await stage.settle()
+        await closed(stage, 20)
+        assert Counter(record.code for record in stage.records) == {"client_left": 20}
+        assert {record.outcome for record in stage.records} == {Outcome.CANCELLED}
 
 
 async def test_refusals_are_counted_by_reason_and_waiting_by_priority() -> None:
