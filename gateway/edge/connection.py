@@ -143,16 +143,14 @@ async def read_body(receive: Receive, max_bytes: int, timeout_s: float) -> bytes
     Raises:
         RequestError: 413 when it is longer than ``max_bytes``, 408 when it is not there within ``timeout_s``.
     """
-    message = await receive()
+    message = await _receive(receive)
     first = cast("bytes", message.get("body", b""))
     if not message.get("more_body", False):
         return first
     pieces, size = [first], len(first)
     with trio.move_on_after(timeout_s):
         while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                await trio.sleep_forever()  # whoever noticed that the client left cancels us now
+            message = await _receive(receive)
             piece = cast("bytes", message.get("body", b""))
             pieces.append(piece)
             size += len(piece)
@@ -161,6 +159,13 @@ async def read_body(receive: Receive, max_bytes: int, timeout_s: float) -> bytes
             if not message.get("more_body", False):
                 return b"".join(pieces)
     raise _too_slow(timeout_s)
+
+
+async def _receive(receive: Receive) -> Message:
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        await trio.sleep_forever()  # whoever noticed that the client left cancels us soon
+    return message
 
 
 def _too_slow(timeout_s: float) -> RequestError:
