@@ -132,7 +132,7 @@ def outcomes(record: Record) -> dict[str, str]:
     return {fact.loader: fact.outcome for fact in record.loaders}
 
 
-async def test_three_loaders_of_200_ms_take_200_ms_together():
+async def test_three_loaders_of_200_ms_take_200_ms_together() -> None:
     async with assisted(*(f"{name} /after/0.2/{name} timeout_s=5" for name in ("a", "b", "c"))) as (stage, api):
         text = said(await ask(stage, chat("helper")))
         assert all(f"The API says /after/0.2/{name}." in text for name in "abc")
@@ -142,14 +142,14 @@ async def test_three_loaders_of_200_ms_take_200_ms_together():
         assert api.peak == 3
 
 
-async def test_loaders_overlap_whatever_their_order():
+async def test_loaders_overlap_whatever_their_order() -> None:
     """Nobody is answered before all have asked: one after the other they would never end."""
     async with assisted(*(f"{name} /together/3 timeout_s=5" for name in ("a", "b", "c"))) as (stage, _):
         said(await ask(stage, chat("helper")))
         assert set(outcomes(stage.records[0]).values()) == {"loaded"}
 
 
-async def test_a_hung_optional_loader_costs_exactly_its_timeout():
+async def test_a_hung_optional_loader_costs_exactly_its_timeout() -> None:
     async with assisted("hung /hung timeout_s=0.2", "quick /after/0 timeout_s=5") as (stage, api):
         text = said(await ask(stage, chat("helper")))
         assert "The API says /after/0." in text
@@ -159,7 +159,7 @@ async def test_a_hung_optional_loader_costs_exactly_its_timeout():
         await api.until_active(0)  # given up, and its connection with it
 
 
-async def test_all_loaders_together_cost_no_more_than_the_budget():
+async def test_all_loaders_together_cost_no_more_than_the_budget() -> None:
     async with assisted("a /hung timeout_s=5", "b /hung timeout_s=5", budget_s=0.2) as (stage, _):
         heard = await ask(stage, {"assistant": "helper", "input": "x"}, path="/v1/orchestrate")
         assert heard.status == 200
@@ -182,7 +182,7 @@ async def test_all_loaders_together_cost_no_more_than_the_budget():
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_required_loader_that_fails_is_a_502_that_names_it(loader: str, says: str, stream: bool):
+async def test_a_required_loader_that_fails_is_a_502_that_names_it(loader: str, says: str, stream: bool) -> None:
     async with assisted(loader, "other /hung timeout_s=5") as (stage, api):
         stage.remember_baseline()
         with trio.fail_after(2):  # the other one is not waited for
@@ -197,7 +197,7 @@ async def test_a_required_loader_that_fails_is_a_502_that_names_it(loader: str, 
         assert stage.sim.statistics().started == 0  # the model was never asked
 
 
-async def test_an_optional_loader_that_fails_is_told_to_the_model_and_costs_nothing_else():
+async def test_an_optional_loader_that_fails_is_told_to_the_model_and_costs_nothing_else() -> None:
     async with assisted("gone /status/404", "here /after/0 timeout_s=5") as (stage, _):
         text = said(await ask(stage, chat("helper")))
         assert "The API says /after/0." in text
@@ -206,7 +206,7 @@ async def test_an_optional_loader_that_fails_is_told_to_the_model_and_costs_noth
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/orchestrate"])
-async def test_loading_ends_with_the_client_that_leaves(path: str):
+async def test_loading_ends_with_the_client_that_leaves(path: str) -> None:
     asked = chat("helper", stream=True) if "chat" in path else {"assistant": "helper", "input": "x", "stream": True}
     async with assisted("a /hung timeout_s=60", "b /hung timeout_s=60", budget_s=60) as (stage, api):
         stage.remember_baseline()
@@ -224,7 +224,7 @@ async def test_loading_ends_with_the_client_that_leaves(path: str):
         assert stage.sim.statistics().started == 0
 
 
-async def test_the_requests_own_deadline_ends_its_loading():
+async def test_the_requests_own_deadline_ends_its_loading() -> None:
     async with assisted("a /hung timeout_s=60", budget_s=60) as (stage, _):
         heard = await ask(stage, chat("helper"), headers={"x-request-timeout-ms": "200"}, seconds=5)
         assert heard.status == 504
@@ -271,7 +271,7 @@ async def say(
     return await ask(stage, chat(options.pop("model", "talk"), content=text, **options), headers=sent)
 
 
-async def test_a_client_that_goes_on_at_once_finds_its_last_turn(tmp_path: Path):
+async def test_a_client_that_goes_on_at_once_finds_its_last_turn(tmp_path: Path) -> None:
     """Turns are written after their answer, and a disk takes longer than loopback: reading waits for them."""
     async with staged(more=TALK, behaviour=AS_LONG_AS_NEEDED, store=f"sqlite:///{tmp_path}/x.db") as stage:
         conversations = stage.gateway.store.conversations  # type: ignore[union-attr]
@@ -294,7 +294,7 @@ async def test_a_client_that_goes_on_at_once_finds_its_last_turn(tmp_path: Path)
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_turn_is_kept_and_used_the_next_time(stream: bool):
+async def test_a_turn_is_kept_and_used_the_next_time(stream: bool) -> None:
     async with talking() as stage:
         first = await say(stage, "My name is Ada.", "c1", stream=stream)
         assert first.status == 200
@@ -304,7 +304,7 @@ async def test_a_turn_is_kept_and_used_the_next_time(stream: bool):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_the_orchestration_endpoint_continues_the_same_conversations(stream: bool):
+async def test_the_orchestration_endpoint_continues_the_same_conversations(stream: bool) -> None:
     async with talking() as stage:
         await say(stage, "My name is Ada.", "c1")
         asked = {"assistant": "talk", "input": "Who am I?", "conversation": "c1", "stream": stream}
@@ -316,7 +316,7 @@ async def test_the_orchestration_endpoint_continues_the_same_conversations(strea
         assert "Before that you had asked: “Who am I?”" in said(third)
 
 
-async def test_conversations_are_never_mixed_between_keys_or_ids():
+async def test_conversations_are_never_mixed_between_keys_or_ids() -> None:
     async with talking() as stage:
         await say(stage, "My name is Ada.", "c1")
         assert BEFORE not in said(await say(stage, "Who am I?", "c1", OTHER))
@@ -324,14 +324,14 @@ async def test_conversations_are_never_mixed_between_keys_or_ids():
         assert BEFORE in said(await say(stage, "Who am I?", "c1"))
 
 
-async def test_a_request_without_a_conversation_keeps_nothing():
+async def test_a_request_without_a_conversation_keeps_nothing() -> None:
     async with talking() as stage:
         said(await ask(stage, chat("talk", content="My name is Ada.")))
         assert outcomes(stage.records[0]) == {"earlier": "skipped"}
         assert BEFORE not in said(await ask(stage, chat("talk", content="Who am I?")))
 
 
-async def test_an_answer_that_broke_off_is_not_kept():
+async def test_an_answer_that_broke_off_is_not_kept() -> None:
     async with talking() as stage:
         broken = await say(stage, "My name is Ada.", "c1", model="broken", stream=True)
         assert not broken.finished

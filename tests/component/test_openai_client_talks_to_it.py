@@ -43,7 +43,7 @@ async def talking(
         yield client, stage
 
 
-async def test_it_gets_a_whole_answer_with_usage():
+async def test_it_gets_a_whole_answer_with_usage() -> None:
     async with talking() as (client, stage):
         answer = await client.chat.completions.create(model="chat", messages=QUESTION)
         [choice] = answer.choices
@@ -55,7 +55,7 @@ async def test_it_gets_a_whole_answer_with_usage():
         stage.assert_nothing_left(requests=1)
 
 
-async def test_it_reads_a_stream_that_ends_in_usage():
+async def test_it_reads_a_stream_that_ends_in_usage() -> None:
     async with talking() as (client, stage):
         stream = await client.chat.completions.create(
             model="chat", messages=QUESTION, stream=True, stream_options={"include_usage": True}
@@ -69,7 +69,7 @@ async def test_it_reads_a_stream_that_ends_in_usage():
         stage.assert_nothing_left(requests=1)
 
 
-async def test_it_reads_a_stream_without_the_usage_it_did_not_ask_for():
+async def test_it_reads_a_stream_without_the_usage_it_did_not_ask_for() -> None:
     async with talking() as (client, _):
         stream = await client.chat.completions.create(model="chat", messages=QUESTION, stream=True)
         chunks = [chunk async for chunk in stream]
@@ -77,7 +77,7 @@ async def test_it_reads_a_stream_without_the_usage_it_did_not_ask_for():
         assert chunks[-1].choices[0].finish_reason == "stop"
 
 
-async def test_it_calls_tools_and_hands_their_results_back():
+async def test_it_calls_tools_and_hands_their_results_back() -> None:
     async with talking() as (client, _):
         wanted: Any = {"model": "chat", "messages": [{"role": "user", "content": "Use the tool."}], "tools": [WEATHER]}
         message = (await client.chat.completions.create(**wanted)).choices[0].message
@@ -90,7 +90,7 @@ async def test_it_calls_tools_and_hands_their_results_back():
         assert "17 degrees" in (final.choices[0].message.content or "")
 
 
-async def test_it_puts_streamed_tool_arguments_together():
+async def test_it_puts_streamed_tool_arguments_together() -> None:
     async with talking(sim_options={"send_buffer_bytes": 4096}) as (client, _):
         wanted: Any = {"messages": [{"role": "user", "content": "weather and clock, please"}]}
         wanted["tools"] = [WEATHER, {"type": "function", "function": {"name": "clock"}}]
@@ -105,7 +105,7 @@ async def test_it_puts_streamed_tool_arguments_together():
         assert final.choices[0].finish_reason == "tool_calls"
 
 
-async def test_it_lists_models_and_looks_one_up():
+async def test_it_lists_models_and_looks_one_up() -> None:
     async with talking() as (client, _):
         listed = [model async for model in client.models.list()]
         assert [(model.id, model.object, model.owned_by) for model in listed] == [("chat", "model", "sim")]
@@ -115,7 +115,7 @@ async def test_it_lists_models_and_looks_one_up():
             await client.models.retrieve("nope")
 
 
-async def test_a_wrong_key_is_its_authentication_error():
+async def test_a_wrong_key_is_its_authentication_error() -> None:
     async with talking(key="sk-wrong") as (client, _):
         with pytest.raises(openai.AuthenticationError) as caught:
             await client.chat.completions.create(model="chat", messages=QUESTION)
@@ -125,14 +125,14 @@ async def test_a_wrong_key_is_its_authentication_error():
             await client.models.list()
 
 
-async def test_a_model_its_key_may_not_ask_for_is_its_permission_error():
+async def test_a_model_its_key_may_not_ask_for_is_its_permission_error() -> None:
     async with talking(key="sk-narrow") as (client, _):
         with pytest.raises(openai.PermissionDeniedError) as caught:
             await client.chat.completions.create(model="chat", messages=QUESTION)
         assert (caught.value.code, caught.value.param) == ("model_not_allowed", "model")
 
 
-async def test_an_unknown_model_is_its_not_found_error():
+async def test_an_unknown_model_is_its_not_found_error() -> None:
     async with talking() as (client, _):
         with pytest.raises(openai.NotFoundError) as caught:
             await client.chat.completions.create(model="gpt-9", messages=QUESTION)
@@ -141,7 +141,7 @@ async def test_an_unknown_model_is_its_not_found_error():
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_wrong_request_is_its_bad_request_error_that_names_the_field(stream: bool):
+async def test_a_wrong_request_is_its_bad_request_error_that_names_the_field(stream: bool) -> None:
     async with talking() as (client, _):
         with pytest.raises(openai.BadRequestError) as caught:
             await client.chat.completions.create(model="chat", messages=[], stream=stream)
@@ -151,14 +151,14 @@ async def test_a_wrong_request_is_its_bad_request_error_that_names_the_field(str
         assert caught.value.param == "top_logprobs"
 
 
-async def test_a_body_too_large_is_a_413():
+async def test_a_body_too_large_is_a_413() -> None:
     async with talking(server="max_body_bytes = 100000") as (client, _):
         with pytest.raises(openai.APIStatusError) as caught:
             await client.chat.completions.create(model="chat", messages=[{"role": "user", "content": "x" * 1_000_000}])
         assert (caught.value.status_code, caught.value.code) == (413, "body_too_large")
 
 
-async def test_a_refusal_is_its_rate_limit_error_with_retry_after():
+async def test_a_refusal_is_its_rate_limit_error_with_retry_after() -> None:
     async with talking(workers=1, queue=0) as (client, stage), trio.open_nursery() as nursery:
         nursery.start_soon(ask, stage, chat("sim/sim-ttft=60"))
         await stage.sim.until(lambda now: now.active == 1)
@@ -169,7 +169,7 @@ async def test_a_refusal_is_its_rate_limit_error_with_retry_after():
         nursery.cancel_scope.cancel()
 
 
-async def test_it_waits_as_retry_after_says_and_is_then_served():
+async def test_it_waits_as_retry_after_says_and_is_then_served() -> None:
     """The provider is busy once and says when to come back; the gateway passes that on, and the client obeys."""
     async with talking(retries=1) as (client, stage):
         began = trio.current_time()
@@ -185,7 +185,7 @@ async def test_it_waits_as_retry_after_says_and_is_then_served():
         assert stage.sim.statistics().started == 2
 
 
-async def test_it_waits_out_a_full_gateway_and_is_then_served():
+async def test_it_waits_out_a_full_gateway_and_is_then_served() -> None:
     async with talking(workers=1, queue=0, retries=1) as (client, stage), trio.open_nursery() as nursery:
         occupied = trio.CancelScope()
 
@@ -219,7 +219,9 @@ async def test_it_waits_out_a_full_gateway_and_is_then_served():
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_provider_that_fails_is_its_server_error(model: str, kind: type[Exception], code: str, stream: bool):
+async def test_a_provider_that_fails_is_its_server_error(
+    model: str, kind: type[Exception], code: str, stream: bool
+) -> None:
     async with talking() as (client, _):
         with pytest.raises(kind) as caught:
             await client.chat.completions.create(model=model, messages=QUESTION, stream=stream)
@@ -227,7 +229,7 @@ async def test_a_provider_that_fails_is_its_server_error(model: str, kind: type[
         assert caught.value.code == code
 
 
-async def test_a_stream_that_breaks_off_raises_and_never_ends_quietly():
+async def test_a_stream_that_breaks_off_raises_and_never_ends_quietly() -> None:
     async with talking() as (client, _):
         stream = await client.chat.completions.create(model="sim/sim-cut=5", messages=QUESTION, stream=True)
         heard: list[Any] = []
@@ -242,7 +244,7 @@ async def test_a_stream_that_breaks_off_raises_and_never_ends_quietly():
         assert caught.value.code in ("upstream_cut", "upstream_read")
 
 
-async def test_a_stream_that_it_closes_stops_the_provider():
+async def test_a_stream_that_it_closes_stops_the_provider() -> None:
     async with talking() as (client, stage):
         stream = await client.chat.completions.create(
             model="sim/sim-tps=50-tokens=100000", messages=QUESTION, stream=True

@@ -107,7 +107,7 @@ def about(story: Story, name: str) -> dict[str, Any]:
     return data
 
 
-async def test_a_stream_tells_loading_asking_answering_and_the_end(tmp_path: Path):
+async def test_a_stream_tells_loading_asking_answering_and_the_end(tmp_path: Path) -> None:
     async with told(tmp_path) as stage:
         stage.remember_baseline()
         heard = await ask(stage, question(), path=PATH)
@@ -135,7 +135,7 @@ async def test_a_stream_tells_loading_asking_answering_and_the_end(tmp_path: Pat
         stage.assert_nothing_left(requests=1)
 
 
-async def test_the_document_says_the_same_with_sources_timings_and_usage(tmp_path: Path):
+async def test_the_document_says_the_same_with_sources_timings_and_usage(tmp_path: Path) -> None:
     async with told(tmp_path) as stage:
         story = story_of(await ask(stage, question(conversation="a"), path=PATH))
         heard = await ask(stage, question(stream=False, conversation="b"), path=PATH)
@@ -158,7 +158,7 @@ async def test_the_document_says_the_same_with_sources_timings_and_usage(tmp_pat
         assert document["queue_ms"] == 0
 
 
-async def test_messages_do_as_well_as_an_input(tmp_path: Path):
+async def test_messages_do_as_well_as_an_input(tmp_path: Path) -> None:
     async with told(tmp_path) as stage:
         messages = [{"role": "user", "content": "May I descale with vinegar?"}]
         by_input = await ask(stage, question(stream=False, conversation=None), path=PATH)
@@ -168,7 +168,7 @@ async def test_messages_do_as_well_as_an_input(tmp_path: Path):
         assert by_messages.json()["output"] == by_input.json()["output"]
 
 
-async def test_loading_is_told_before_the_model_answers(tmp_path: Path):
+async def test_loading_is_told_before_the_model_answers(tmp_path: Path) -> None:
     async with told(tmp_path) as stage:
         async with await stage.connect() as stream:
             await stream.send_all(request_bytes(question("slow"), path=PATH))
@@ -186,7 +186,7 @@ async def test_loading_is_told_before_the_model_answers(tmp_path: Path):
         assert stage.records[0].outcome is Outcome.CANCELLED
 
 
-async def test_what_the_request_does_not_name_is_skipped_and_said_so(tmp_path: Path):
+async def test_what_the_request_does_not_name_is_skipped_and_said_so(tmp_path: Path) -> None:
     async with told(tmp_path) as stage:
         story = story_of(await ask(stage, question(user=None, conversation=None), path=PATH))
         assert names(story)[:4] == ["context.skipped", "context.skipped", "context.started", "context.loaded"]
@@ -199,7 +199,7 @@ async def test_what_the_request_does_not_name_is_skipped_and_said_so(tmp_path: P
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_required_profile_without_a_user_is_a_400_in_both_forms(tmp_path: Path, stream: bool):
+async def test_a_required_profile_without_a_user_is_a_400_in_both_forms(tmp_path: Path, stream: bool) -> None:
     async with told(tmp_path) as stage:
         heard = await ask(stage, question("strict", stream=stream, user=None), path=PATH)
         assert heard.status == 400
@@ -210,7 +210,7 @@ async def test_a_required_profile_without_a_user_is_a_400_in_both_forms(tmp_path
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_tool_calls_are_told_once_they_are_whole(tmp_path: Path, stream: bool):
+async def test_tool_calls_are_told_once_they_are_whole(tmp_path: Path, stream: bool) -> None:
     async with told(tmp_path) as stage:
         heard = await ask(stage, question(stream=stream, tools=[WEATHER], input="Use the weather tool."), path=PATH)
         if stream:
@@ -225,7 +225,7 @@ async def test_tool_calls_are_told_once_they_are_whole(tmp_path: Path, stream: b
         assert finish == "tool_calls"
 
 
-async def test_an_error_before_the_first_token_is_the_last_event(tmp_path: Path):
+async def test_an_error_before_the_first_token_is_the_last_event(tmp_path: Path) -> None:
     async with told(tmp_path) as stage:
         story = story_of(await ask(stage, question("refused"), path=PATH))
         assert names(story) == [*LOADED, "error"]
@@ -237,7 +237,9 @@ async def test_an_error_before_the_first_token_is_the_last_event(tmp_path: Path)
 
 
 @pytest.mark.parametrize(("assistant", "code"), [("cut", "upstream_read"), ("garbled", "upstream_error")])
-async def test_an_answer_that_breaks_off_ends_in_an_error_and_never_in_done(tmp_path: Path, assistant: str, code: str):
+async def test_an_answer_that_breaks_off_ends_in_an_error_and_never_in_done(
+    tmp_path: Path, assistant: str, code: str
+) -> None:
     async with told(tmp_path) as stage:
         story = story_of(await ask(stage, question(assistant), path=PATH))
         assert names(story) == [*LOADED, "model.started", "text.delta", "error"]
@@ -247,7 +249,7 @@ async def test_an_answer_that_breaks_off_ends_in_an_error_and_never_in_done(tmp_
         assert stage.records[0].outcome is Outcome.BROKEN
 
 
-async def test_the_document_of_a_failure_is_an_error_with_its_status(tmp_path: Path):
+async def test_the_document_of_a_failure_is_an_error_with_its_status(tmp_path: Path) -> None:
     async with told(tmp_path) as stage:
         heard = await ask(stage, question("refused", stream=False), path=PATH)
         assert (heard.status, heard.headers["retry-after"]) == (429, "7")
@@ -256,7 +258,7 @@ async def test_the_document_of_a_failure_is_an_error_with_its_status(tmp_path: P
         assert (heard.status, heard.json()["error"]["code"]) == (502, "upstream_read")
 
 
-async def test_without_loaders_the_status_waits_for_the_model(tmp_path: Path):
+async def test_without_loaders_the_status_waits_for_the_model(tmp_path: Path) -> None:
     async with told(tmp_path) as stage:
         assert names(story_of(await ask(stage, question("bare"), path=PATH))) == [
             *("model.started", "text.delta", "usage", "done"),
@@ -265,7 +267,7 @@ async def test_without_loaders_the_status_waits_for_the_model(tmp_path: Path):
         assert (heard.status, heard.json()["error"]["code"]) == (503, "upstream_unavailable")
 
 
-async def test_it_is_refused_at_the_door_like_everything_else(tmp_path: Path):
+async def test_it_is_refused_at_the_door_like_everything_else(tmp_path: Path) -> None:
     async with told(tmp_path, workers=1, queue=0) as stage, trio.open_nursery() as nursery:
         assert (await ask(stage, question(), path=PATH, key=None)).status == 401
         heard = await ask(stage, question("nobody"), path=PATH)
@@ -280,7 +282,7 @@ async def test_it_is_refused_at_the_door_like_everything_else(tmp_path: Path):
         nursery.cancel_scope.cancel()
 
 
-async def test_two_requests_on_one_connection_tell_two_stories(tmp_path: Path):
+async def test_two_requests_on_one_connection_tell_two_stories(tmp_path: Path) -> None:
     async with told(tmp_path) as stage, await stage.connect() as stream:
         for _ in range(2):
             await stream.send_all(request_bytes(question(), path=PATH))

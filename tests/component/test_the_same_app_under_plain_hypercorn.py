@@ -121,7 +121,7 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ports]:
             yield Ports(port_of(hypercorn), sim_port)
 
 
-async def test_it_answers_whole_and_streamed(ports: Ports):
+async def test_it_answers_whole_and_streamed(ports: Ports) -> None:
     whole = await ports.ask(chat("chat", content="ping"))
     assert whole.status == 200
     assert "ping" in whole.json()["choices"][0]["message"]["content"]
@@ -135,7 +135,7 @@ async def test_it_answers_whole_and_streamed(ports: Ports):
         assert (await ports.get(path)).status == 200
 
 
-async def test_it_refuses_what_our_own_server_refuses(ports: Ports):
+async def test_it_refuses_what_our_own_server_refuses(ports: Ports) -> None:
     cases = {
         "invalid_api_key": await ports.ask(chat(), key="sk-wrong"),
         "missing_api_key": await ports.ask(chat(), key=None),
@@ -152,7 +152,7 @@ async def test_it_refuses_what_our_own_server_refuses(ports: Ports):
     }
 
 
-async def test_a_body_too_large_is_a_413_declared_or_not(ports: Ports):
+async def test_a_body_too_large_is_a_413_declared_or_not(ports: Ports) -> None:
     heard = await ports.ask(b"x" * 100_001)
     assert (heard.status, heard.json()["error"]["code"]) == (413, "body_too_large")
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {KEY}\r\n"
@@ -163,7 +163,7 @@ async def test_a_body_too_large_is_a_413_declared_or_not(ports: Ports):
     assert (heard.status, heard.json()["error"]["code"]) == (413, "body_too_large")
 
 
-async def test_a_slow_body_is_a_408_and_gives_its_permit_back(ports: Ports):
+async def test_a_slow_body_is_a_408_and_gives_its_permit_back(ports: Ports) -> None:
     async with await ports.connect() as stream:
         await stream.send_all(request_bytes(chat())[:-1])
         heard = await hear(stream, seconds=5)
@@ -177,7 +177,7 @@ async def test_a_slow_body_is_a_408_and_gives_its_permit_back(ports: Ports):
     ids=["before the first token", "after it"],
 )
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_client_that_leaves_stops_the_provider(ports: Ports, model: str, first: bytes, stream: bool):
+async def test_a_client_that_leaves_stops_the_provider(ports: Ports, model: str, first: bytes, stream: bool) -> None:
     before = await ports.provider(active=0)
     client = await ports.connect()
     await client.send_all(request_bytes(chat(model, stream=stream)))
@@ -194,7 +194,7 @@ async def test_a_client_that_leaves_stops_the_provider(ports: Ports, model: str,
     assert (await ports.ask(chat())).status == 200  # its permit, the only one, is free again
 
 
-async def test_who_finds_no_place_is_refused_at_once(ports: Ports):
+async def test_who_finds_no_place_is_refused_at_once(ports: Ports) -> None:
     client = await ports.connect()
     await client.send_all(request_bytes(chat("sim/sim-ttft=60")))
     await ports.provider(active=1)
@@ -213,7 +213,7 @@ async def test_who_finds_no_place_is_refused_at_once(ports: Ports):
         ('[store]\nurl = "mysql://x"\n', "store.url"),
     ],
 )
-def test_a_broken_configuration_ends_the_start_and_says_why(tmp_path: Path, config: str, says: str):
+def test_a_broken_configuration_ends_the_start_and_says_why(tmp_path: Path, config: str, says: str) -> None:
     file = tmp_path / "broken.toml"
     file.write_text(config)
     arguments = ("hypercorn", "-k", "trio", "-w", "0", "--bind", "127.0.0.1:0", "gateway.app:app")
