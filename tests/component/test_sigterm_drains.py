@@ -35,7 +35,7 @@ async def unready(gateway: Served) -> float:
 
 async def test_fifty_streams_complete_and_nothing_new_is_taken(tmp_path: Path) -> None:
     heard: list[Heard] = []
-    behaviour = Behaviour(tokens=100, tokens_per_s=40)
+    behaviour = Behaviour(tokens=80, tokens_per_s=40)
     async with served(tmp_path, workers=STREAMS, behaviour=behaviour) as gateway:
         async with trio.open_nursery() as nursery:
             for _ in range(STREAMS):
