@@ -207,7 +207,7 @@ async def test_a_write_given_up_while_it_waits_for_a_lock_stops_waiting(tmp_path
                 assert base.statistics().writing == 1
                 nursery.cancel_scope.cancel()
             with trio.fail_after(5):
-                while base.statistics().writing:  # noqa: ASYNC110 - a thread's end has no event; the lock is still held
+                while base.statistics().writing:  # a thread's end has no event; the lock is still held
                     await trio.sleep(0.005)
         assert await users(base) == []
 

@@ -1,5 +1,7 @@
 """Codec law: however the network cuts a stream, the same events come out."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +17,7 @@ def decode(pieces):
 
 def cut(data, places):
     edges = [0, *sorted(places), len(data)]
-    return [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [data[a:b] for a, b in itertools.pairwise(edges)]
 
 
 line_ends = st.sampled_from([b"\n", b"\r\n", b"\r"])
@@ -38,9 +40,10 @@ def test_a_byte_order_mark_is_skipped_even_when_it_comes_in_pieces():
 
 def test_an_event_that_never_ends_is_refused():
     splitter = EventSplitter(max_event_bytes=100)
+    for _ in range(6):
+        splitter.feed(b"data: 0123456789")
     with pytest.raises(EventTooLong, match="longer than 100 bytes"):
-        for _ in range(20):
-            splitter.feed(b"data: 0123456789")
+        splitter.feed(b"data: 0123456789")
 
 
 @pytest.mark.parametrize(
