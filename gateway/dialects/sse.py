@@ -32,6 +32,8 @@ class EventSplitter:
         Raises:
             EventTooLong: An event grew beyond the limit.
         """
+        if not data:
+            return b""  # nothing follows a CR yet
         if not self._started:
             data = self._skip_bom(data)
         if self._pending_cr or b"\r" in data:
