@@ -22,7 +22,7 @@ from tests.component.stage import Stage, chat, hear, request_bytes, staged
 
 STALL_S = 0.5
 MARGIN_S = 0.5
-TOKENS = 100_000
+TOKENS = 20_000
 FLOOD = Behaviour(tokens=TOKENS)
 SMALL = {"send_buffer_bytes": 16_384}
 LEAST_EVENT_BYTES = 180  # of the provider's content events
