@@ -144,3 +144,19 @@ def test_an_error_has_openais_shape() -> None:
 
 def test_the_date_is_http_s() -> None:
     assert date_line(784_111_777) == b"date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
+
+
+@pytest.mark.parametrize("keep_alive", [True, False])
+def test_the_short_way_of_a_refusal_writes_what_the_general_way_writes(*, keep_alive: bool) -> None:
+    headers = [(b"content-type", b"application/json"), (b"retry-after", b"2")]
+    short = whole(Reply(429, headers, b"{}"), DATE, head_only=False, http10=False, keep_alive=keep_alive)
+    made = response(keep_alive=keep_alive)
+    made.start(429, headers)
+    assert sorted(short.split(b"\r\n")) == sorted(made.body(b"{}", False, DATE).split(b"\r\n"))
+    assert short.endswith(b"\r\n\r\n{}")
+
+
+@pytest.mark.parametrize("value", [b"a\r\nb: c", b"a\nb", b"a\r", b"\0"])
+def test_nothing_is_injected_on_the_short_way_either(value: bytes) -> None:
+    with pytest.raises(ResponseError, match="CR, LF or NUL"):
+        whole(Reply(429, [(b"x-request-id", value)], b""), DATE, head_only=False, http10=False, keep_alive=True)
