@@ -218,7 +218,7 @@ class Database:
         connection = apsw.Connection(self.path)
         try:
             link = _Link(connection, self._busy_s)
-            prepare(connection)
+            prepare(connection, self._busy_s)
             if not writing and self.path != MEMORY:
                 connection.pragma("query_only", True)
         except BaseException:

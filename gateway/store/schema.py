@@ -11,12 +11,14 @@ Stemming is English (``porter``); other languages are found by whole words. Scri
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import apsw
 
 VERSION = 1
+_RETRY_S = 0.002
 
 TABLES = """
 CREATE TABLE file (
@@ -66,12 +68,15 @@ CREATE INDEX turn_by_age ON turn (at_s);
 """
 
 
-def prepare(connection: apsw.Connection) -> None:
+def prepare(connection: apsw.Connection, busy_s: float) -> None:
     """Set what must hold per connection, and make the tables in a new file.
+
+    Args:
+        busy_s: How long others may be at the same with a new file.
 
     Raises: apsw.Error; StoreVersionError for a file of a newer version.
     """
-    connection.pragma("journal_mode", "wal")
+    _write_ahead(connection, busy_s)
     connection.pragma("synchronous", "normal")
     connection.pragma("foreign_keys", True)
     connection.pragma("trusted_schema", False)
@@ -89,6 +94,21 @@ def prepare(connection: apsw.Connection) -> None:
         raise
     if _version(connection) != VERSION:
         raise StoreVersionError(_version(connection))
+
+
+def _write_ahead(connection: apsw.Connection, busy_s: float) -> None:
+    """Turn on write-ahead logging. Where two do so for a new file, SQLite turns one away without its busy handler."""
+    import apsw
+
+    until = time.monotonic() + busy_s
+    while True:
+        try:
+            connection.pragma("journal_mode", "wal")
+            return
+        except apsw.BusyError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(_RETRY_S)
 
 
 class StoreVersionError(Exception):
