@@ -172,12 +172,13 @@ class Admission:
         Cost: O(1), no checkpoint.
         """
         now = self._clock()
-        place = Place(self, priority, now, min(deadline, now + self.max_wait_s))
         if self._in_flight < self.permits and not self._waiting:
             # Who finds nobody at work is let in whatever was measured: else a bad measurement would be the last one.
             refusal = self._too_late(0.0, deadline, now) if self._in_flight else None
             if refusal is None:
+                place = Place(self, priority, now, min(deadline, now + self.max_wait_s))
                 self._start(place, now)
+                return place
         elif self._waiting >= self.queue:
             refusal = self._refuse(
                 "queue_full",
@@ -189,8 +190,10 @@ class Admission:
             wait_s = self._throughput.wait_s(self._waiting + 1, now, self.permits)
             refusal = self._too_late(wait_s, deadline, now)
             if refusal is None:
+                place = Place(self, priority, now, min(deadline, now + self.max_wait_s))
                 self._line_up(place)
-        return refusal or place
+                return place
+        return refusal
 
     def _too_late(self, wait_s: float, deadline: float, now: float) -> Rejected | None:
         """The refusal of somebody who would not be served in time, judging by what was measured."""

@@ -104,7 +104,7 @@ class Metrics:
         outcome = record.outcome or Outcome.FAILED
         model = record.model if record.model in self._models else "other" if record.model else ""
         count = self.counters
-        count["sluice_requests"][record.endpoint, model, outcome.value, record.code] += 1
+        count["sluice_requests"][record.endpoint, model, outcome._value_, record.code] += 1
         if outcome is Outcome.REFUSED:
             count["sluice_shed"][record.code,] += 1
             return
