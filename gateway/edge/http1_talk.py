@@ -2,7 +2,8 @@
 
 Tasks: the **reader** is the connection's own and reads all the time, so that the client's leaving is seen at once; each
 request that the gate lets in is one task in the connection's nursery, a :class:`Turn`. One turn at a time: pipelined
-bytes wait. When body and pipelined bytes that nobody has taken reach :data:`BUFFER_BYTES`, the reader pauses until the
+bytes wait. When pipelined bytes that nobody has taken reach :data:`BUFFER_BYTES`, or the part of an incomplete body
+:data:`BODY_AHEAD_BYTES` (much, so that a client that waits for a permit is seen to leave), the reader pauses until the
 app has read some: that is the backpressure, and for so long a leaving client is noticed by the next write, by
 ``client_stall_s`` or by the app's own deadlines only.
 
@@ -38,6 +39,7 @@ from gateway.edge.pipes import ClientGone, Pipe
 from gateway.edge.service import Service
 
 BUFFER_BYTES: Final = 65_536
+BODY_AHEAD_BYTES: Final = 1_048_576
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\n"
 
 _log = logging.getLogger(__name__)
@@ -120,7 +122,7 @@ class Conversation:
     async def _read(self) -> None:
         while not self._closing:
             turn = self._turn
-            if turn is not None and turn.body.size + len(self._rest) >= BUFFER_BYTES:
+            if turn is not None and self._holds_enough(turn.body):
                 await self._pause()
                 continue
             data = await self.pipe.read()
@@ -131,6 +133,9 @@ class Conversation:
                 self._during(turn, data)
             else:
                 await self._between(data)
+
+    def _holds_enough(self, body: Body) -> bool:
+        return len(self._rest) >= BUFFER_BYTES or (not body.complete and body.size >= BODY_AHEAD_BYTES)
 
     async def _pause(self) -> None:
         left_s = self._deadline - trio.current_time()
