@@ -7,12 +7,14 @@ and a folder with their metrics. Signals, drain and exit codes are described in 
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import socket
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +30,7 @@ from gateway.observe.log import LogSink
 from gateway.observe.peers import Peers
 
 CANNOT_BIND = 1
+COLLECT_AFTER = (5_000, 20, 50)  # net new containers; then young collections before an older generation's
 
 
 def run(config: Config) -> int:
@@ -93,10 +96,30 @@ async def run_gateway(
                     _announce(addresses, gateway)
                 if on_listening is not None:
                     await on_listening(addresses)
-                await done.wait()
+                with _rare_collections():
+                    await done.wait()
                 nursery.cancel_scope.cancel()
     finally:
         logging.getLogger().removeHandler(handler)
+
+
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Leave what start-up made out of every garbage collection, and collect less often.
+
+    Measured, CPU for each request with 32 clients: 160 µs with CPython's settings, 153 with the freeze, 142 with both;
+    refusals 48, 45.5, 44; 64 chunks 426 to 384. Beyond 2,000 containers the threshold made no difference; an open stream
+    takes 35.5 KB with and without.
+    """
+    before = gc.get_threshold()
+    gc.collect()  # 25 ms
+    gc.freeze()
+    gc.set_threshold(*COLLECT_AFTER)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 async def _run_then_set(
