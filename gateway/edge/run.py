@@ -108,8 +108,8 @@ def _rare_collections() -> Iterator[None]:
     """Leave what start-up made out of every garbage collection, and collect less often.
 
     Measured, CPU for each request with 32 clients: 160 µs with CPython's settings, 153 with the freeze, 142 with both;
-    refusals 48, 45.5, 44; 64 chunks 426 to 384. Beyond 2,000 containers the threshold made no difference; an open stream
-    takes 35.5 KB with and without.
+    refusals 48, 45.5, 44; 64 chunks 426 to 384. Beyond 2,000 containers the threshold made no difference; an open
+    stream takes 35.5 KB with and without.
     """
     before = gc.get_threshold()
     gc.collect()  # 25 ms
