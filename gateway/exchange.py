@@ -289,6 +289,8 @@ class Exchange:
                 self.record.code, self.record.detail = "client_stalled", str(error)
                 self.record.outcome = Outcome.CANCELLED
                 raise
+            except trio.BrokenResourceError:
+                return  # the writer is gone, and why is its to tell: the client has left, as a rule
             finally:
                 # Sync, and before anything that may wait for the client: what the provider's part held is free now.
                 self._place.release()
