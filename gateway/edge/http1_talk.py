@@ -185,10 +185,11 @@ class Conversation:
                 return
             self._spill = None
             self._due_in(self._service.config.keep_alive_s)
-        if not self._rest and data:
-            self._due_in(self._service.config.header_timeout_s)
+        begun = not self._rest
         self._rest += data
         await self._next()
+        if begun and self._rest and self._turn is None and not self._closing:
+            self._due_in(self._service.config.header_timeout_s)
 
     # -- requests ----------------------------------------------------------------------------------------------------
 
@@ -329,16 +330,21 @@ class Conversation:
         spill = not body.complete
         small = not head.expects_continue and body.remaining_bytes() <= SPILL_BYTES
         keep_alive = head.keep_alive and not self._service.draining and (not spill or small)
-        await self._write_whole(
+        unsent = self._write_now(
             reply, head_only=head.method == "HEAD", http10=head.version == "1.0", keep_alive=keep_alive
         )
+        if unsent:
+            await self._write_rest(unsent)
         if not keep_alive:
             self._finish(linger=spill)
             return
+        config = self._service.config
         if spill:
             body.take()
             self._spill = body
-        self._due_in(self._service.config.body_timeout_s if spill else self._service.config.keep_alive_s)
+            self._due_in(config.body_timeout_s)
+        else:
+            self._due_in(config.header_timeout_s if self._rest else config.keep_alive_s)
 
     async def _refuse(self, refusal: Refusal) -> None:
         """Answer what is no acceptable request, and close: what follows it cannot be trusted."""
@@ -346,9 +352,15 @@ class Conversation:
         await self._write_whole(error_reply(refusal))
         self._finish(linger=True)
 
-    async def _write_whole(
+    async def _write_whole(self, reply: Reply) -> None:
+        unsent = self._write_now(reply)
+        if unsent:
+            await self._write_rest(unsent)
+
+    def _write_now(
         self, reply: Reply, *, head_only: bool = False, http10: bool = False, keep_alive: bool = False
-    ) -> None:
+    ) -> bytes:
+        """Write what the client's window takes, which nearly always is all; what is left."""
         line = self._service.date_line()
         try:
             data = whole(reply, line, head_only=head_only, http10=http10, keep_alive=keep_alive)
@@ -356,12 +368,10 @@ class Conversation:
             _log.exception("the gate's reply is no HTTP response")
             data = whole(failed(), line, head_only=head_only, http10=http10, keep_alive=keep_alive)
         try:
-            sent = self.pipe.write_now(data)
-            if sent != len(data):
-                await self._write_rest(data[sent:])
-        except ClientGone as gone:
-            self._service.client_stalled += gone.stalled
+            return data[self.pipe.write_now(data) :]
+        except ClientGone:
             self._finish(linger=False)
+            return b""
 
     async def _write_rest(self, data: bytes) -> None:
         """Wait for the client to read. *Cancellation*: none but ``client_stall_s`` and :meth:`Pipe.abort`.
@@ -369,15 +379,19 @@ class Conversation:
         The reader's scope may have fired already, for a deadline that was put off since.
         """
         self._answering = True
-        deadline = trio.current_time() + self._service.config.client_stall_s
+        stall_s = self._service.config.client_stall_s
         try:
-            with trio.CancelScope(shield=True, deadline=deadline) as scope:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + stall_s) as scope:
                 await self.pipe.write(data)
+            if not scope.cancelled_caught:
+                return
+            self._service.client_stalled += 1
+        except ClientGone as gone:
+            self._service.client_stalled += gone.stalled
         finally:
             self._answering = False
-        if scope.cancelled_caught:
-            self.pipe.abort()
-            raise ClientGone(stalled=True)
+        self.pipe.abort()
+        self._finish(linger=False)
 
     async def _expired(self) -> None:
         config = self._service.config

@@ -186,3 +186,14 @@ async def test_a_request_that_arrives_with_an_old_deadline_of_its_connection_is_
         assert (await other.answer()).status == 429
         await other.send(request("/no"))
         assert (await other.answer()).status == 429
+
+
+async def test_a_head_that_was_begun_behind_a_refused_request_has_the_deadline_of_a_head() -> None:
+    async with (
+        running(gate=Doorman(), header_timeout_s=0.05, keep_alive_s=30.0) as server,
+        await server.connect() as peer,
+    ):
+        await peer.send(request("/no") + b"GET / HTTP/1.1\r\n")
+        assert (await peer.answer()).status == 429
+        assert (await peer.answer()).error["code"] == "header_timeout"
+        assert await peer.to_the_end() == b""
