@@ -51,27 +51,25 @@ from gateway.dialects.sse import EventTooLong
 from gateway.dialects.voice import LoaderNews, Voice
 from gateway.flow.admission import Place
 from gateway.flow.guard import Guard
-from gateway.flow.relay import ClientStalled, pump, send_or_give_up
+from gateway.flow.relay import ClientStalled, Outlet, pump
 from gateway.upstream.attempt import Attempt, begin
 from gateway.upstream.targets import Route
 
 if TYPE_CHECKING:
     from gateway.app import Gateway
 
-Channel = trio.MemorySendChannel[bytes]
-
 
 @frozen(kw_only=True, slots=True)
 class Answer:
-    """What the edge sends: a whole body, or a stream that ``run`` feeds into a channel.
+    """What the edge sends: a whole body, or a stream that ``run`` feeds into an outlet.
 
     Attributes:
         body: The whole body; None for a stream.
-        run: Runs in a task of the connection's nursery and closes the channel at the end.
+        run: Runs in a task of the connection's nursery and closes the outlet at the end.
     """
 
     body: bytes | None = None
-    run: Callable[[Channel], Awaitable[None]] | None = None
+    run: Callable[[Outlet], Awaitable[None]] | None = None
 
 
 class Exchange:
@@ -228,24 +226,24 @@ class Exchange:
 
     # ── after the commit point ───────────────────────────────────────────────────────────────────────────────────
 
-    async def _tell(self, request: ChatRequest, route: Route, voice: Voice, tx: Channel) -> None:
+    async def _tell(self, request: ChatRequest, route: Route, voice: Voice, outlet: Outlet) -> None:
         """The rest of the story for a voice that speaks early: what fails now is told in the stream."""
         self.record.status = 200
         pending: list[bytes] = []
         try:
-            attempt = await self._gather_and_ask(request, route, voice, partial(_tell_now, tx, pending))
+            attempt = await self._gather_and_ask(request, route, voice, partial(_tell_now, outlet, pending))
         except GatewayError as error:
-            with tx:
+            with outlet:
                 self.fail(error)
-                await self._last_words(tx, b"".join([*pending, voice.breaks(error)]))
+                await self._last_words(outlet, b"".join([*pending, voice.breaks(error)]))
             return
         except BaseException:
-            tx.close()
+            outlet.close()
             raise
-        await self._relay(attempt, request, voice, tx, b"".join(pending))
+        await self._relay(attempt, request, voice, outlet, b"".join(pending))
 
     async def _relay(
-        self, attempt: Attempt, request: ChatRequest, voice: Voice, tx: Channel, before: bytes = b""
+        self, attempt: Attempt, request: ChatRequest, voice: Voice, outlet: Outlet, before: bytes = b""
     ) -> None:
         """Pass the stream on, from the commit point to its end; the upstream reader's task.
 
@@ -255,31 +253,27 @@ class Exchange:
         stream = attempt.stream
         assert stream is not None
 
-        client_stall_s = self._gateway.config.server.client_stall_s
-
         def transform(data: bytes) -> bytes:
             block = stream.feed(data)
             if block and self._transcript is not None:
                 self._transcript.read_block(block)
-            self.record.batches += 1
             return voice.events(block) if block else b""
 
-        with tx, attempt, self._gateway.pace:
+        with outlet, attempt, self._gateway.pace:
             try:
                 with Guard(self._total_at, self._gateway.guards) as guard:
                     if self._transcript is not None:
                         self._transcript.read_block(attempt.first)
                     first = before + voice.begins(self.record) + voice.events(attempt.first)
-                    await send_or_give_up(tx, first, guard, client_stall_s)
+                    await outlet.put(first, guard=guard, last=stream.done)
                     if not stream.done:
                         await pump(
                             attempt.receive,
                             transform,
                             lambda: stream.done or stream.error is not None,
-                            tx,
+                            outlet,
                             guard,
                             stall_s=self._gateway.config.timeouts.stall_s,
-                            client_stall_s=client_stall_s,
                             pace=self._gateway.pace,
                         )
                 ending = self._ending(attempt, request, voice)
@@ -295,8 +289,8 @@ class Exchange:
                 # Sync, and before anything that may wait for the client: what the provider's part held is free now.
                 self._place.release()
                 self._settle(request, attempt)
-            await self._last_words(tx, ending)
-            tx.close()  # the client's answer ends here; its provider's connection may yet be worth keeping
+            await self._last_words(outlet, ending)
+            outlet.close()  # the client's answer ends here; its provider's connection may yet be worth keeping
             if self.record.phase is Phase.DONE:
                 await attempt.finish_reading()
 
@@ -328,15 +322,12 @@ class Exchange:
         self.fail(error)
         return voice.breaks(error)
 
-    async def _last_words(self, tx: Channel, words: bytes) -> None:
+    async def _last_words(self, outlet: Outlet, words: bytes) -> None:
         """Send the end of a stream, as long as the client takes anything at all."""
         if not words:
             return
-        limit_s = self._gateway.config.server.client_stall_s
-        with trio.move_on_after(limit_s) as patience, contextlib.suppress(trio.BrokenResourceError):
-            await tx.send(words)
-        if patience.cancelled_caught:
-            raise ClientStalled(f"the client took nothing for {limit_s:g} s (server.client_stall_s)")
+        with contextlib.suppress(trio.BrokenResourceError):
+            await outlet.put(words, last=True)
 
     def _hold_line(self, attempt: Attempt) -> None:
         self._line = attempt
@@ -424,11 +415,11 @@ def _worth_another_target(error: GatewayError) -> bool:
     return isinstance(error, DeadlineExceeded) and error.stage != "total"
 
 
-def _tell_now(tx: Channel, pending: list[bytes], words: bytes) -> None:
-    """Put words into the channel without waiting; what finds no room goes in front of the next."""
+def _tell_now(outlet: Outlet, pending: list[bytes], words: bytes) -> None:
+    """Give words on their way without waiting; what finds no room goes in front of the next."""
     pending.append(words)
     with contextlib.suppress(trio.WouldBlock, trio.BrokenResourceError):
-        tx.send_nowait(b"".join(pending))
+        outlet.put_nowait(b"".join(pending))
         pending.clear()
 
 

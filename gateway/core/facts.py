@@ -101,8 +101,6 @@ class Record:
     first_token_at: float = 0.0
     ended_at: float = 0.0
     events: int = 0
-    batches: int = 0
-    bytes_out: int = 0
     usage: Usage | None = None
     finish_reason: str = ""
     status: int = 0

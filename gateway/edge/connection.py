@@ -23,7 +23,6 @@ import trio
 from quart_trio.asgi import TrioASGIHTTPConnection
 
 from gateway.core.errors import GatewayError, RequestError
-from gateway.core.facts import Outcome
 from gateway.dialects.voice import Voice
 from gateway.edge.door import STATE_KEY, too_large
 from gateway.edge.errors import Headers, error_reply
@@ -31,7 +30,7 @@ from gateway.edge.gate import Reply
 from gateway.edge.http1_head import Refusal
 from gateway.exchange import Answer, Exchange
 from gateway.flow.groups import unwrapped
-from gateway.flow.relay import BUFFERED_BATCHES, ClientStalled
+from gateway.flow.relay import ClientStalled, Offer, Outlet
 
 if TYPE_CHECKING:
     from gateway.edge.http import GatewayApp
@@ -53,6 +52,7 @@ class RequestConnection(TrioASGIHTTPConnection):
     """Quart's connection class for this app; see the module."""
 
     app: GatewayApp
+    _offer: Callable[[bytes], Offer] | None = None  # our own server's short way to the client's socket
 
     async def __call__(self, receive: Any, send: Any) -> None:
         scope = cast("dict[str, Any]", self.scope)
@@ -70,6 +70,7 @@ class RequestConnection(TrioASGIHTTPConnection):
         with exchange:
             if why is not None:
                 why["on_cancel"] = exchange.hang_up
+                self._offer = why.get("offer")
                 try:
                     await self._run(exchange, view, voice(), receive, send)
                 finally:
@@ -104,15 +105,21 @@ class RequestConnection(TrioASGIHTTPConnection):
         """Reader and writer of one stream, and the channel between them."""
         assert answer.run is not None
         start = {"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS + _answer_headers(exchange)}
-        tx, rx = trio.open_memory_channel[bytes](BUFFERED_BATCHES)
+        # Our own server drops a client that makes no progress; the reader's limit stands behind that one.
+        stall_s = self.app.gateway.config.server.client_stall_s
+        outlet = Outlet(self._offer, client_stall_s=stall_s if self._offer is None else 4 * stall_s)
+
+        async def write(data: bytes, more: bool) -> None:
+            if data or not more or self._offer is not None:
+                await send({"type": "http.response.body", "body": data, "more_body": more})
+
         # A stalled client is dropped: no last chunk is sent, so that nobody takes what it got for a whole answer.
         with contextlib.suppress(ClientStalled), unwrapped():
             async with trio.open_nursery() as nursery:
                 # Before anything that may wait: what the answer holds is closed by this task, and by nobody else.
-                nursery.start_soon(answer.run, tx)
-                with rx:
-                    await send(start)
-                    await _write_stream(rx, send, exchange)
+                nursery.start_soon(answer.run, outlet)
+                await send(start)
+                await outlet.write_to(write)
 
     async def _run_watched(
         self, exchange: Exchange, view: ExchangeView, voice: Voice, receive: Receive, send: Send
@@ -171,21 +178,6 @@ async def _receive(receive: Receive) -> Message:
 def _too_slow(timeout_s: float) -> RequestError:
     message = f"the body was not complete within {timeout_s:g} s (server.body_timeout_s)"
     return RequestError("body_timeout", 408, message)
-
-
-async def _write_stream(rx: trio.MemoryReceiveChannel[bytes], send: Send, exchange: Exchange) -> None:
-    """The client writer: one message per wake, however many batches have gathered."""
-    record = exchange.record
-    async for batch in rx:
-        gathered = [batch]
-        with contextlib.suppress(trio.WouldBlock, trio.EndOfChannel):
-            while True:
-                gathered.append(rx.receive_nowait())
-        data = b"".join(gathered) if len(gathered) > 1 else batch
-        record.bytes_out += len(data)
-        await send({"type": "http.response.body", "body": data, "more_body": True})
-    if record.outcome is not Outcome.CANCELLED:
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _send_reply(send: Send, reply: Reply) -> None:

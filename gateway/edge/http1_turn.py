@@ -22,6 +22,7 @@ from gateway.edge.http1_head import Head, Refusal
 from gateway.edge.http1_reply import CONTINUE, Response
 from gateway.edge.pipes import ClientGone, Pipe
 from gateway.edge.service import Service
+from gateway.flow.relay import Offer
 
 SPILL_BYTES: Final = 65_536  # an unread rest of a body up to this size is read and dropped to keep the connection
 
@@ -39,7 +40,7 @@ class Turn:
     """
 
     __slots__ = (
-        "_asked", "_holds_back", "_make_room", "_news", "_pipe", "_service", "_why",
+        "_asked", "_holds_back", "_make_room", "_news", "_pipe", "_service", "_unsent", "_why",
         "body", "left", "refusal", "response", "scope", "stalled",
     )  # fmt: skip
 
@@ -58,6 +59,7 @@ class Turn:
         self._service = service
         self._make_room = make_room
         self._holds_back = head.expects_continue and not body.complete and not body.size
+        self._unsent = b""  # of what was offered
         self._asked = False  # the end of the body has been handed to the app
         self._news: trio.Event | None = None
         self.body = body
@@ -67,6 +69,7 @@ class Turn:
         self.scope = trio.CancelScope()
         self.left = self.stalled = False
         self.refusal: Refusal | None = None
+        why["offer"] = self.offer
 
     async def receive(self) -> dict[str, Any]:
         """ASGI ``receive``. *Cancellation*: no byte of the body is lost."""
@@ -104,13 +107,36 @@ class Turn:
             return
         if kind != "http.response.body":
             raise ValueError(f"unexpected ASGI message {kind!r} for an HTTP/1.1 request")
-        if not response.committed and (self._service.draining or not self._may_keep_alive()):
-            response.keep_alive = False
-        data = response.body(message.get("body", b""), message.get("more_body", False), self._service.date_line())
+        data = self._unsent + self._frame(message.get("body", b""), message.get("more_body", False))
+        self._unsent = b""
         if data:
             await self._write(data)
         if response.complete:
             self._wake()
+
+    def offer(self, data: bytes) -> Offer:
+        """Write a part of the body if the socket takes it now; for apps that would otherwise wake a task for it.
+
+        The app must not offer while it sends. Whatever goes wrong is dealt with as in :meth:`send`.
+
+        *Cost*: one system call; no checkpoint.
+        """
+        if self.left or self.refusal or self._unsent or not self.response.started or self.response.complete:
+            return Offer.NOTHING
+        framed = self._frame(data, True)
+        try:
+            sent = self._pipe.write_now(framed)
+        except ClientGone:
+            self._gone(stalled=False)
+            return Offer.ALL
+        self._unsent = framed[sent:]
+        return Offer.PART if self._unsent else Offer.ALL
+
+    def _frame(self, data: bytes, more: bool) -> bytes:
+        response = self.response
+        if not response.committed and (self._service.draining or not self._may_keep_alive()):
+            response.keep_alive = False
+        return response.body(data, more, self._service.date_line())
 
     def arrived(self) -> None:
         """Body bytes were fed."""
@@ -146,10 +172,14 @@ class Turn:
         try:
             await self._pipe.write(data)
         except ClientGone as gone:
-            self.left = True
-            self.stalled = gone.stalled
-            self.scope.cancel()
+            self._gone(stalled=gone.stalled)
             await trio.lowlevel.checkpoint()
+
+    def _gone(self, *, stalled: bool) -> None:
+        self.left = True
+        self.stalled = stalled
+        self._on_cancel()
+        self.scope.cancel()
 
     def _on_cancel(self) -> None:
         """Do at once what the app asked for (``on_cancel`` of the extension): what costs money ends before the app."""
