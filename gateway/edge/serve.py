@@ -21,7 +21,7 @@ from __future__ import annotations
 import errno
 import logging
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import parent_process
 from socket import socket
 from ssl import SSLContext
@@ -50,6 +50,7 @@ _LIFESPAN_S: Final = 10.0
 _HANDSHAKE_S: Final = 10.0
 _FULL: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS))
 _FULL_PAUSE_S: Final = 0.1
+_ACCEPTED_PER_PASS: Final = 32  # about 2 ms of the loop's time
 
 _log = logging.getLogger(__name__)
 
@@ -177,8 +178,7 @@ async def _accept_until_drained(
             async with trio.open_nursery() as accepting:
                 accepting.start_soon(service.bury)
                 for sock in sockets:
-                    listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
-                    accepting.start_soon(_accept, service, listener, ssl_context, connections)
+                    accepting.start_soon(_accept, service, sock, ssl_context, connections)
                 await shutdown.wait()
                 service.draining = True
                 on_drain()
@@ -202,9 +202,10 @@ async def _close_idle(service: Service) -> None:
             await service.empty()
 
 
-async def _accept(
-    service: Service, listener: trio.SocketListener, ssl_context: SSLContext | None, connections: trio.Nursery
-) -> None:
+async def _accept(service: Service, sock: socket, ssl_context: SSLContext | None, connections: trio.Nursery) -> None:
+    listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+    # Workers share the socket and the admission limits: who took many would refuse what others have room for.
+    most = _ACCEPTED_PER_PASS if service.config.workers == 1 else 1
     while True:
         await service.room()
         try:
@@ -215,13 +216,32 @@ async def _accept(
             _log.error("cannot accept a connection: %s; trying again in %g s", error.strerror, _FULL_PAUSE_S)
             await trio.sleep(_FULL_PAUSE_S)
             continue
-        if ssl_context is None:
-            connection = Connection(service, stream)
-        else:
-            tls = trio.SSLStream(stream, ssl_context, server_side=True, https_compatible=True)
-            connection = Connection(service, tls)
-        service.opened(connection)  # counted before room() is asked again; run() takes it off
-        connections.start_soon(connection.run)
+        _take_up(service, stream, ssl_context, connections)
+        free = service.config.max_connections - len(service.connections)
+        for more in _waiting(sock, min(free, most - 1)):
+            _take_up(service, more, ssl_context, connections)
+
+
+def _waiting(sock: socket, most: int) -> Iterator[trio.SocketStream]:
+    """Connections that can be accepted at once. Trio's listener takes one in each pass of the loop."""
+    for _ in range(most):
+        try:
+            connection, _address = sock.accept()
+        except OSError:  # none is there; what else is wrong, the next wait will tell
+            return
+        yield trio.SocketStream(trio.socket.from_stdlib_socket(connection))
+
+
+def _take_up(
+    service: Service, stream: trio.SocketStream, ssl_context: SSLContext | None, connections: trio.Nursery
+) -> None:
+    if ssl_context is None:
+        connection = Connection(service, stream)
+    else:
+        tls = trio.SSLStream(stream, ssl_context, server_side=True, https_compatible=True)
+        connection = Connection(service, tls)
+    service.opened(connection)  # counted before room() is asked again; run() takes it off
+    connections.start_soon(connection.run)
 
 
 async def until_signal(shutdown: trio.Event, force: trio.CancelScope) -> None:
