@@ -9,6 +9,7 @@ Endpoints without a gate mark pass: health, metrics and pages answer when the li
 
 from __future__ import annotations
 
+import ipaddress
 import itertools
 import math
 import os
@@ -61,7 +62,7 @@ class Door:
             received_at=trio.current_time(),
         )
         try:
-            entered = self._let_in(record, headers)
+            entered = self._let_in(record, headers, scope.get("client"))
         except GatewayError as error:
             return self._refuse(record, error)
         if isinstance(entered, Rejected):
@@ -69,7 +70,7 @@ class Door:
         scope.setdefault("state", {})[STATE_KEY] = entered
         return None
 
-    def _let_in(self, record: Record, headers: dict[bytes, bytes]) -> Exchange | Rejected:
+    def _let_in(self, record: Record, headers: dict[bytes, bytes], client: Any) -> Exchange | Rejected:
         """The exchange, or why there is no room; raises what is the caller's mistake.
 
         What happens ten thousand times a second under overload is returned: to raise it costs 1 µs.
@@ -77,7 +78,11 @@ class Door:
         gateway = self._gateway
         if gateway.draining:
             return Rejected("draining", 503, "the gateway is shutting down; ask another", retry_after_s=DRAIN_RETRY_S)
-        principal = gateway.keyring.identify(headers.get(b"authorization"), headers.get(b"x-api-key"))
+        principal = gateway.keyring.identify(
+            headers.get(b"authorization"),
+            headers.get(b"x-api-key"),
+            local=not gateway.keyring.is_open or is_local(client),
+        )
         priority = _priority(principal, headers.get(b"x-priority"))
         record.principal, record.priority = principal.name, priority.name.lower()
         self._check_body(headers)
@@ -105,6 +110,14 @@ class Door:
         record.ended_at = record.received_at
         self._gateway.observe(record)
         return error_reply(error, request_id=record.request_id)
+
+
+def is_local(client: Any) -> bool:
+    """Whether an ASGI scope's ``client`` is on this machine; a Unix socket's (None) is."""
+    try:
+        return client is None or ipaddress.ip_address(client[0]).is_loopback
+    except ValueError:
+        return False
 
 
 def too_large(limit_bytes: int) -> RequestError:

@@ -10,7 +10,6 @@ or a client on the same machine. Without any key the gateway listens on loopback
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -27,7 +26,7 @@ from gateway.dialects.openai_chat import ChatVoice
 from gateway.dialects.orchestrate import OrchestrateVoice
 from gateway.dialects.voice import Voice
 from gateway.edge.connection import ExchangeView, RequestConnection
-from gateway.edge.door import Door
+from gateway.edge.door import Door, is_local
 from gateway.edge.errors import error_reply
 from gateway.edge.gate import Reply
 from gateway.edge.lifespan import GatewayLifespan
@@ -92,7 +91,7 @@ def _add_read_endpoints(app: GatewayApp, gateway: Gateway) -> None:
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        if not _is_local(request.scope.get("client")):
+        if not is_local(request.scope.get("client")):
             _identify(gateway)
         body, content_type = gateway.metrics.expose(await gateway.peer_snapshots())
         return Response(body, content_type=content_type)
@@ -157,15 +156,10 @@ def _add_pages(app: GatewayApp, gateway: Gateway) -> None:
 def _identify(gateway: Gateway) -> Principal:
     authorization, api_key = request.headers.get("Authorization"), request.headers.get("X-Api-Key")
     return gateway.keyring.identify(
-        authorization.encode("latin-1") if authorization else None, api_key.encode("latin-1") if api_key else None
+        authorization.encode("latin-1") if authorization else None,
+        api_key.encode("latin-1") if api_key else None,
+        local=is_local(request.scope.get("client")),
     )
-
-
-def _is_local(client: Any) -> bool:
-    try:
-        return bool(client) and ipaddress.ip_address(client[0]).is_loopback
-    except ValueError:
-        return False
 
 
 async def _on_error(gateway: Gateway, error: Exception) -> Response:

@@ -34,17 +34,22 @@ class Keyring:
     def _digest(self, secret: bytes) -> bytes:
         return hashlib.blake2b(secret, key=self._pepper, digest_size=32).digest()
 
-    def identify(self, authorization: bytes | None, api_key: bytes | None = None) -> Principal:
+    def identify(self, authorization: bytes | None, api_key: bytes | None = None, *, local: bool = True) -> Principal:
         """Find out who presents a secret.
 
         Args:
             authorization: The ``Authorization`` header; the scheme is ``Bearer``.
             api_key: The ``x-api-key`` header, which some clients send instead.
+            local: Whether the client is on this machine; nobody else is answered where there are no keys.
 
         Raises:
-            RequestError: 401 ``missing_api_key`` or ``invalid_api_key``.
+            RequestError: 401 ``missing_api_key``, ``invalid_api_key`` or ``loopback_only``.
         """
         if not self._principals:
+            if not local:
+                raise RequestError(
+                    "loopback_only", 401, "without a [[key]] in its configuration the gateway answers this machine only"
+                )
             return ANONYMOUS
         secret = api_key
         if authorization is not None:
