@@ -52,6 +52,7 @@ from gateway.dialects.voice import LoaderNews, Voice
 from gateway.flow.admission import Place
 from gateway.flow.guard import Guard
 from gateway.flow.relay import ClientStalled, Outlet, pump
+from gateway.policy.classify import CLIENTS_OWN
 from gateway.upstream.attempt import Attempt, begin
 from gateway.upstream.targets import Route
 
@@ -59,16 +60,21 @@ if TYPE_CHECKING:
     from gateway.app import Gateway
 
 
+AFTER_FINISH_S = 1.0  # how long usage and [DONE] may follow a finish reason
+
+
 @frozen(kw_only=True, slots=True)
 class Answer:
     """What the edge sends: a whole body, or a stream that ``run`` feeds into an outlet.
 
     Attributes:
-        body: The whole body; None for a stream.
+        body: The whole body; None for a stream that is still coming in.
+        events: Whether it is made of server-sent events.
         run: Runs in a task of the connection's nursery and closes the outlet at the end.
     """
 
     body: bytes | None = None
+    events: bool = False
     run: Callable[[Outlet], Awaitable[None]] | None = None
 
 
@@ -117,16 +123,25 @@ class Exchange:
         if voice.speaks_early and request.stream and self._loads(request, route):
             return Answer(run=partial(self._tell, request, route, voice))
         attempt = await self._gather_and_ask(request, route, voice)
-        if request.stream:
-            return Answer(run=partial(self._relay, attempt, request, voice))
+        if not attempt.is_whole:
+            return Answer(events=True, run=partial(self._relay, attempt, request, voice))
         with attempt:
             self._place.release()
-            self._settle(request, attempt)
-            if self._transcript is not None:
-                self._transcript.read_whole(attempt.first)
-                self._remember(request)
-            self.record.phase = Phase.DONE
-            return Answer(body=voice.whole(attempt.first, self.record))
+            return self._whole(request, attempt, voice)
+
+    def _whole(self, request: ChatRequest, attempt: Attempt, voice: Voice) -> Answer:
+        """The answer when all of it is here; a stream, too, if its end came with its beginning."""
+        record = self.record
+        if self._transcript is not None:
+            read = self._transcript.read_block if request.stream else self._transcript.read_whole
+            read(attempt.first)
+        if request.stream:
+            beginning = voice.begins(record) + voice.events(attempt.first)
+            return Answer(body=beginning + self._ending(attempt, request, voice), events=True)
+        self._settle(request, attempt)
+        self._remember(request)
+        record.phase = Phase.DONE
+        return Answer(body=voice.whole(attempt.first, record))
 
     async def _enter(self) -> None:
         """Hold a permit. Most requests got theirs with their headers, and pass."""
@@ -253,6 +268,8 @@ class Exchange:
         stream = attempt.stream
         assert stream is not None
 
+        stall_s = self._gateway.config.timeouts.stall_s
+
         def transform(data: bytes) -> bytes:
             block = stream.feed(data)
             if block and self._transcript is not None:
@@ -273,12 +290,13 @@ class Exchange:
                             lambda: stream.done or stream.error is not None,
                             outlet,
                             guard,
-                            stall_s=self._gateway.config.timeouts.stall_s,
+                            stall_s=lambda: AFTER_FINISH_S if stream.finished else stall_s,
                             pace=self._gateway.pace,
                         )
                 ending = self._ending(attempt, request, voice)
             except (GatewayError, EventTooLong) as error:
-                ending = self._breaks(error, voice)
+                # A finish reason and then neither [DONE] nor an end: the answer is whole all the same.
+                ending = self._ending(attempt, request, voice) if stream.finished else self._breaks(error, voice)
             except ClientStalled as error:
                 self.record.code, self.record.detail = "client_stalled", str(error)
                 self.record.outcome = Outcome.CANCELLED
@@ -395,7 +413,10 @@ def outcome_of(error: GatewayError) -> Outcome:
         return Outcome.REFUSED
     if isinstance(error, StreamBroken):
         return Outcome.BROKEN
-    return Outcome.INVALID if isinstance(error, RequestError) else Outcome.FAILED
+    callers_own = isinstance(error, RequestError) or (
+        isinstance(error, UpstreamError) and error.http_status in CLIENTS_OWN
+    )
+    return Outcome.INVALID if callers_own else Outcome.FAILED
 
 
 def _chain(error: BaseException) -> str:

@@ -322,6 +322,7 @@ class ChatStream:
 
     Attributes:
         want_usage: The client asked for the usage chunk; otherwise it is taken out of the stream.
+        choices: How many answers were asked for (``n``); each has a finish reason of its own.
         committed: Content was seen. Until then nothing is given out, so that a failure can still change the status.
         events: Events with a delta that were given out, from the first content on; about one per token.
         finish_reason: "" until one was seen.
@@ -332,6 +333,7 @@ class ChatStream:
     """
 
     want_usage: bool
+    choices: int = 1
     committed: bool = False
     events: int = 0
     finish_reason: str = ""
@@ -341,6 +343,7 @@ class ChatStream:
     malformed: int = 0
     _splitter: EventSplitter = field(factory=EventSplitter)
     _held: bytes = b""
+    _finished: set[int] = field(factory=set)
     _pattern: _Plain | None = None
 
     def feed(self, data: bytes) -> bytes:
@@ -362,8 +365,8 @@ class ChatStream:
 
     @property
     def finished(self) -> bool:
-        """Whether the answer is whole: said so, or a finish reason was given (some providers send no ``[DONE]``)."""
-        return self.done or bool(self.finish_reason)
+        """Whether the answer is whole: said so, or every choice has its finish reason (some send no ``[DONE]``)."""
+        return self.done or len(self._finished) >= self.choices
 
     @property
     def cut(self) -> bool:
@@ -426,6 +429,7 @@ class ChatStream:
         for choice in chunk.choices or ():
             if choice.finish_reason:
                 self.finish_reason = choice.finish_reason
+                self._finished.add(choice.index)
                 content = True
             if choice.delta:
                 spoken = True

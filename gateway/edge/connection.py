@@ -96,7 +96,7 @@ class RequestConnection(TrioASGIHTTPConnection):
             return
         exchange.record.status = 200
         if answer.body is not None:
-            headers = [JSON_HEADER, *_answer_headers(exchange)]
+            headers = (STREAM_HEADERS if answer.events else [JSON_HEADER]) + _answer_headers(exchange)
             await _send_reply(send, Reply(200, headers, answer.body))
         else:
             await self._send_stream(exchange, answer, send)

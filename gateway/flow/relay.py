@@ -148,7 +148,7 @@ async def pump(
     outlet: Outlet,
     guard: Guard,
     *,
-    stall_s: float,
+    stall_s: Callable[[], float],
     pace: Pace | None = None,
 ) -> None:
     """Read until the source ends or ``finished()`` says that all was seen.
@@ -158,7 +158,7 @@ async def pump(
         transform: What the client gets for a read; b"" for nothing.
         outlet: Where it goes.
         guard: The exchange's guard, entered; its phase is ``stall`` while the source is waited for.
-        stall_s: Longest silence of the source.
+        stall_s: Longest silence of the source from now on.
         pace: Lets bytes gather between reads when the loop lags.
 
     Raises:
@@ -169,7 +169,7 @@ async def pump(
     Cost: per batch one deadline moved and one channel hop, about 10 µs; nothing per token.
     """
     while True:
-        guard.phase("stall", stall_s)
+        guard.phase("stall", stall_s())
         data = await receive()
         if not data:
             return

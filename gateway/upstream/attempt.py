@@ -4,8 +4,8 @@ Until the first content nothing has been promised to the client, so everything t
 correct status or another target's turn. An :class:`Attempt` owns the provider's connection: leaving its ``with`` block
 closes it at once, which is what makes a provider stop generating.
 
-Order rules: ``connect`` ends when the request is written, ``first_token`` ends at the first content event; both are
-phases of the exchange's one guard and so bounded by the total time.
+Order rules: ``first_token`` runs from asking to the first content event and is a phase of the exchange's guard, so it
+is bounded by the total time; within it, opening a connection has ``connect_s`` of its own.
 """
 
 from __future__ import annotations
@@ -58,6 +58,12 @@ class Attempt:
     stream: ChatStream | None = None
     first: bytes = b""
     hung_up: bool = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the answer is in ``first``, and nothing of it is left to read."""
+        stream = self.stream
+        return stream is None or (stream.done and stream.error is None and self.response.complete)
 
     async def receive(self) -> bytes:
         """One network read of the stream; b"" at its end.
@@ -155,7 +161,7 @@ async def begin(
         if not 200 <= response.status < 300:
             raise await _refusal(attempt)
         if request.stream:
-            attempt.stream = ChatStream(want_usage=request.include_usage)
+            attempt.stream = ChatStream(want_usage=request.include_usage, choices=request.n)
             await _reach_content(attempt, attempt.stream)
         else:
             await _read_whole(attempt, record)

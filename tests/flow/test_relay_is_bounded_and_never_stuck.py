@@ -57,7 +57,7 @@ async def relay(
     total_s: float = 1_000.0,
 ) -> None:
     with outlet, Guard(trio.current_time() + total_s) as guard:
-        await pump(source.receive, transform, finished, outlet, guard, stall_s=stall_s)
+        await pump(source.receive, transform, finished, outlet, guard, stall_s=lambda: stall_s)
 
 
 async def test_everything_passes_in_order_and_the_end_comes_once(autojump_clock: trio.testing.MockClock) -> None:
