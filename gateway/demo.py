@@ -24,7 +24,7 @@ from gateway.context.profile_files import parse_profiles
 from gateway.edge.run import run_gateway
 from gateway.edge.sockets import BindError
 from gateway.flow.groups import unwrapped
-from gateway.sim import Simulator
+from gateway.sim import Behaviour, Simulator
 from gateway.store.sqlite import Store
 
 DATA = Path(__file__).parent / "demo_data"
@@ -66,7 +66,7 @@ def run(bind: tuple[str, int], open_page: bool | None) -> None:
 
 
 async def _run(bind: str, folder: Path, open_page: bool) -> None:
-    simulator = Simulator()
+    simulator = Simulator(Behaviour(ttft_s=0.4, tokens_per_s=25, tokens=160))
     with unwrapped():
         async with trio.open_nursery() as nursery:
             host, port = await nursery.start(simulator.serve)
