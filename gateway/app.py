@@ -166,11 +166,11 @@ class Gateway:
         self.log.request(record)
 
     def begin_drain(self) -> None:
-        """From now on: not ready, no new work, and what runs ends by ``drain_timeout_s``. Idempotent."""
+        """From now on: not ready, no new work, and what runs ends a grace before ``drain_timeout_s``. Idempotent."""
         if self.draining:
             return
         self.draining = True
-        timeout_s = self.config.server.drain_timeout_s
+        timeout_s = self.config.server.drain_timeout_s - self.config.server.drain_grace_s
         self.guards.cut_all(
             trio.current_time() + timeout_s, "the gateway is shutting down (server.drain_timeout_s is over)"
         )

@@ -68,7 +68,7 @@ class Server:
 
     bind: str = "127.0.0.1:8080"
     workers: int = _limits(1, most=256)  # processes; they share [admission] out among themselves
-    drain_timeout_s: float = 30.0  # SIGTERM to the end of the last stream
+    drain_timeout_s: float = 30.0  # SIGTERM to the end of the process
     client_stall_s: float = 30.0  # a client that takes no byte for so long is dropped
     max_body_bytes: int = 16_777_216
     body_timeout_s: float = 30.0  # from the end of the headers to the last byte of the request body
@@ -79,6 +79,11 @@ class Server:
     backlog: int = _limits(2_048, most=65_535)
     tls_cert: str | None = None  # PEM files; both or none
     tls_key: str | None = None
+
+    @property
+    def drain_grace_s(self) -> float:
+        """The last part of ``drain_timeout_s``: streams that still run are told that they end, and do."""
+        return min(2.0, self.drain_timeout_s / 5)
 
 
 @frozen(kw_only=True)

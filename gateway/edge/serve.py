@@ -6,8 +6,8 @@ The drain, once ``shutdown`` is set:
 2. The listeners **stay open** while requests are in flight, so that a balancer sees 503 and not a refused connection;
    every response now says ``connection: close``.
 3. When no request is in flight, connections are closed in order; one accepted in the last moment still gets its first
-   request answered. When ``drain_timeout_s`` has passed, the app has :data:`GRACE_S` more to end its streams by itself;
-   then every request is cancelled and every connection reset.
+   request answered. The last ``drain_grace_s`` of ``drain_timeout_s`` are for ending: the app ends its streams by
+   itself in the first half, then every request is cancelled and every connection reset.
 4. The lifespan is shut down. :func:`serve` returns.
 
 Nothing here waits for a client: writes have a deadline and end with the cancellation.
@@ -41,9 +41,8 @@ from gateway.edge.sockets import BindError, allow_files, bind, url_of
 from gateway.edge.workers import run_workers
 from gateway.flow.groups import unwrapped
 
-__all__ = ["GRACE_S", "BindError", "hypercorn_config", "run_workers", "serve", "until_signal"]
+__all__ = ["BindError", "hypercorn_config", "run_workers", "serve", "until_signal"]
 
-GRACE_S: Final = 2.0
 _FRESH_S: Final = 0.5  # for the first request of a connection accepted in the last moment
 _CLOSING_S: Final = 3.0  # for the orderly end of idle connections, lingering ones included
 _LIFESPAN_S: Final = 10.0
@@ -64,7 +63,7 @@ def hypercorn_config(config: Server) -> HypercornConfig:
     theirs.accesslog = None
     theirs.errorlog = logging.getLogger("gateway.edge.hypercorn")
     theirs.backlog = config.backlog
-    theirs.graceful_timeout = config.drain_timeout_s + GRACE_S
+    theirs.graceful_timeout = config.drain_timeout_s
     theirs.read_timeout = None  # it would cut healthy streams
     theirs.keep_alive_timeout = config.keep_alive_s
     theirs.keep_alive_max_requests = 1_000_000_000
@@ -182,7 +181,7 @@ async def _accept_until_drained(
                 await shutdown.wait()
                 service.draining = True
                 on_drain()
-                with trio.move_on_after(service.config.drain_timeout_s + GRACE_S) as drain:
+                with trio.move_on_after(service.config.drain_timeout_s - service.config.drain_grace_s / 2) as drain:
                     await service.quiet()
                 accepting.cancel_scope.cancel()
             if not drain.cancelled_caught:

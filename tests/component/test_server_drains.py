@@ -120,8 +120,7 @@ async def test_a_connection_accepted_in_the_last_moment_gets_its_answer() -> Non
             await server.ended.wait()
 
 
-async def test_after_the_deadline_the_rest_is_cancelled_and_seen_as_broken_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.edge.serve.GRACE_S", 0.0)
+async def test_after_the_deadline_the_rest_is_cancelled_and_seen_as_broken_off() -> None:
     gateway = Gateway()
     async with (
         running(app_of(gateway), on_drain=gateway.drain, drain_timeout_s=0.05) as server,

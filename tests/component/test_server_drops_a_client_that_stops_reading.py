@@ -111,8 +111,7 @@ async def test_over_http2_it_is_dropped_as_well() -> None:
         assert server.statistics().client_stalled == 1
 
 
-async def test_it_does_not_block_the_end_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.edge.serve.GRACE_S", 0.0)
+async def test_it_does_not_block_the_end_of_the_server() -> None:
     flood = Flood()
     async with running(app_of(flood), client_stall_s=60.0, drain_timeout_s=0.0) as server:
         peers = [await server.connect(receive_buffer_bytes=4_096) for _ in range(20)]

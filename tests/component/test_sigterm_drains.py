@@ -8,7 +8,6 @@ from pathlib import Path
 
 import trio
 
-from gateway.edge.serve import GRACE_S
 from gateway.sim import Behaviour
 from tests.component.served import Served, connect_narrowly, served
 from tests.component.stage import Heard, chat, hear, request_bytes
@@ -60,15 +59,15 @@ async def test_fifty_streams_complete_and_nothing_new_is_taken(tmp_path: Path) -
 async def test_what_is_not_over_by_the_drain_timeout_ends_with_an_error_event(tmp_path: Path) -> None:
     heard: list[Heard] = []
     behaviour = Behaviour(tokens=10_000, tokens_per_s=20)
-    async with served(tmp_path, server="drain_timeout_s = 0.5", behaviour=behaviour) as gateway:
+    async with served(tmp_path, server="drain_timeout_s = 3", behaviour=behaviour) as gateway:
         async with trio.open_nursery() as nursery:
             for _ in range(5):
                 nursery.start_soon(listen_on, gateway, heard)
             with trio.fail_after(10):
                 await gateway.sim.until(lambda now: now.tokens_sent > 10)
             gateway.process.send_signal(signal.SIGTERM)
-            code, took_s = await gateway.ended(seconds=0.5 + GRACE_S + TEARDOWN_S)
-        assert took_s >= 0.5
+            code, took_s = await gateway.ended(seconds=3 + TEARDOWN_S)
+        assert 2 < took_s < 3, "time to finish in, and time to be told"
     assert code == 0
     for one in heard:
         assert (one.status, one.whole, one.finished) == (200, True, False)
@@ -107,7 +106,7 @@ async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
 
 async def test_a_client_that_stopped_reading_does_not_hold_up_the_end(tmp_path: Path) -> None:
     behaviour = Behaviour(tokens=100_000)
-    server = "drain_timeout_s = 0.5\nclient_stall_s = 60"
+    server = "drain_timeout_s = 3\nclient_stall_s = 60"
     async with (
         served(tmp_path, server=server, behaviour=behaviour, sim_options={"send_buffer_bytes": 16_384}) as gateway,
         await connect_narrowly(gateway.port) as stream,
@@ -116,5 +115,5 @@ async def test_a_client_that_stopped_reading_does_not_hold_up_the_end(tmp_path: 
         with trio.fail_after(10):
             await gateway.sim.until(lambda now: now.blocked == 1)
         gateway.process.send_signal(signal.SIGTERM)
-        code, _ = await gateway.ended(seconds=0.5 + GRACE_S + TEARDOWN_S)
-    assert code == 0
+        code, took_s = await gateway.ended(seconds=3 + TEARDOWN_S)
+    assert (code, took_s < 3) == (0, True)
