@@ -1,11 +1,7 @@
-"""The composition root: a configuration becomes a running gateway.
+"""The composition root: a configuration becomes a gateway that serves.
 
-:class:`Gateway` owns everything that lives longer than a request, and makes each of it exactly once: admission, keys,
-routes, the transport's connections, the store, metrics and log. :meth:`Gateway.running` is its lifetime; background
-work is in one nursery there and ends with it. Nothing is made at import.
-
-``app`` is the same gateway for ``hypercorn -k trio gateway.app:app``: it reads the configuration when the server starts
-it, not when it is imported.
+``app`` is the ASGI app for ``hypercorn -k trio gateway.app:app``: it reads the configuration when the server starts it,
+not when it is imported.
 """
 
 from __future__ import annotations
@@ -13,224 +9,24 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
-import trio
-from attrs import evolve
+from gateway.config import Config, ConfigFaults, from_environment, load
+from gateway.edge.http import GatewayApp
+from gateway.edge.run import run
+from gateway.instance import Gateway
 
-from gateway.config import Config
-from gateway.context.build import build_loaders
-from gateway.context.load import Loader
-from gateway.core.facts import Record
-from gateway.flow.admission import Admission
-from gateway.flow.guard import GuardBook
-from gateway.flow.pace import Pace
-from gateway.flow.supervise import supervised
-from gateway.identity.keyring import Keyring
-from gateway.observe.log import LogSink
-from gateway.observe.metrics import Gauges, Metrics
-from gateway.observe.peers import Peers
-from gateway.store.conversations import Turn
-from gateway.store.sqlite import Store
-from gateway.upstream.attempt import Caller
-from gateway.upstream.targets import Routes
-from gateway.upstream.transport import Transport, make_client
-
-if TYPE_CHECKING:
-    from gateway.edge.http import GatewayApp
-
-PRUNE_EVERY_S = 10.0
-MAX_TURNS_WAITING = 1_000
-
-
-class Demo(Protocol):
-    """What the playground shows of an embedded provider."""
-
-    users: Sequence[str]
-    questions: Sequence[str]
-
-    def provider_statistics(self) -> dict[str, Any]: ...
-
-
-class Gateway:
-    """Everything that outlives a request.
-
-    Args:
-        config: With ``[admission]`` as this process's share (see :func:`share_of`).
-        demo: The embedded provider of ``sluice demo``.
-        peers: Sibling processes whose metrics are added to ours.
-        log_fd: Where the log goes.
-    """
-
-    def __init__(
-        self, config: Config, *, demo: Demo | None = None, peers: Peers | None = None, log_fd: int = 2
-    ) -> None:
-        self.config = config
-        self.demo = demo
-        self.started_at = int(time.time())
-        self.draining = False
-        self.guards = GuardBook()
-        self.pace = Pace()
-        self.admission = Admission(
-            permits=config.admission.workers, queue=config.admission.queue, max_wait_s=config.admission.max_wait_s
-        )
-        self.keyring = Keyring(config.key)
-        self.routes = Routes(config.provider, config.model, config.assistant)
-        self.transport = Transport()
-        self.caller = Caller(transport=self.transport, timeouts=config.timeouts)
-        self.metrics = Metrics([name for name, _, _ in self.routes.names()], self._gauges)
-        self.log = LogSink(config.log, fd=log_fd)
-        self.loaders: dict[str, tuple[Loader, ...]] = {}
-        self.server_statistics: Callable[[], Any] | None = None
-        self.store: Store | None = None
-        self._peers = peers
-        self._turns_in, self._turns_out = trio.open_memory_channel[tuple[str, str, list[Turn]]](MAX_TURNS_WAITING)
-        self._turns_lost = 0
-        for provider in self.routes.providers:
-            self.transport.set_limit(provider.origin, provider.max_connections)
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[Gateway]:
-        """The gateway's lifetime: store open, background work running, until the block is left.
-
-        Cancellation: background work ends at once; the log's last lines have a second to be written.
-        """
-        try:
-            async with Store.open(self.config.store.url) as store, make_client(self.transport) as client:
-                self.store = store
-                self.loaders = {
-                    assistant.name: build_loaders(assistant, store=store, client=client, rules=self.config.context)
-                    for assistant in self.config.assistant
-                }
-                async with trio.open_nursery() as nursery:
-                    for run in self._background():
-                        nursery.start_soon(self._supervise, run)
-                    yield self
-                    nursery.cancel_scope.cancel()
-        finally:
-            self.transport.close()
-            await self.log.drain()  # shields itself, for a second at most
-
-    def _background(self) -> list[Callable[[], Any]]:
-        work: list[Callable[[], Any]] = [self.log.run, self._prune, self._keep_turns, self.pace.run]
-        if self._peers is not None:
-            work.append(self._publish)
-        return work
-
-    async def _supervise(self, run: Callable[[], Any]) -> None:
-        await supervised(run, name=run.__name__, on_failure=self._background_failed)
-
-    def _background_failed(self, name: str, error: Exception) -> None:
-        self.log.say("error", "background_task_failed", task=name, error=repr(error))
-
-    async def _prune(self) -> None:
-        while True:
-            await trio.sleep(PRUNE_EVERY_S)
-            self.transport.prune()
-
-    async def _publish(self) -> None:
-        assert self._peers is not None
-        await self._peers.publish(self.metrics.snapshot)
-
-    async def _keep_turns(self) -> None:
-        """Write finished turns; a store that is away costs these turns, and says so."""
-        async for tenant, conversation, turns in self._turns_out:
-            assert self.store is not None
-            try:
-                with trio.fail_after(10):
-                    await self.store.conversations.append(tenant, conversation, turns)
-            except Exception as error:
-                self._turns_lost += 1
-                self.log.say("error", "turn_not_kept", error=repr(error), lost=self._turns_lost)
-            finally:
-                self.store.conversations.settle(tenant, conversation)
-
-    def remember(self, tenant: str, conversation: str, asked: str, answered: str) -> None:
-        """Queue a finished turn for the store. Sync; full means lost and counted, never waited for."""
-        turns = [Turn(role="user", text=asked), Turn(role="assistant", text=answered)]
-        try:
-            self._turns_in.send_nowait((tenant, conversation, turns))
-        except trio.WouldBlock:
-            self._turns_lost += 1
-        else:
-            assert self.store is not None
-            self.store.conversations.expect(tenant, conversation)
-
-    def observe(self, record: Record) -> None:
-        """Take in a closed record; the only way from a request to metrics and log."""
-        self.metrics.observe(record)
-        self.log.request(record)
-
-    def begin_drain(self) -> None:
-        """From now on: not ready, no new work, and what runs ends a grace before ``drain_timeout_s``. Idempotent."""
-        if self.draining:
-            return
-        self.draining = True
-        timeout_s = self.config.server.drain_timeout_s - self.config.server.drain_grace_s
-        self.guards.cut_all(
-            trio.current_time() + timeout_s, "the gateway is shutting down (server.drain_timeout_s is over)"
-        )
-        self.log.say("info", "draining", timeout_s=timeout_s, in_flight=self.admission.statistics().in_flight)
-
-    def why_not_ready(self) -> str | None:
-        """Why a load balancer should look elsewhere; None when it need not."""
-        if self.draining:
-            return "draining"
-        return "full" if self.admission.is_full else None
-
-    async def peer_snapshots(self) -> list[dict[str, Any]]:
-        return await self._peers.snapshots() if self._peers is not None else []
-
-    def _gauges(self) -> Gauges:
-        admission = self.admission.statistics()
-        gauges: Gauges = {
-            "sluice_requests_in_flight": {(): float(admission.in_flight)},
-            "sluice_requests_waiting": {(name,): float(n) for name, n in admission.waiting_by_priority.items()},
-            "sluice_log_lines_dropped": {(): float(self.log.dropped)},
-            "sluice_turns_lost": {(): float(self._turns_lost)},
-        }
-        if self.server_statistics is not None:
-            server = self.server_statistics()
-            active = server.requests_active
-            gauges["sluice_connections"] = {
-                ("active",): float(active),
-                ("idle",): float(max(server.connections_open - active, 0)),
-            }
-        upstream: dict[tuple[str, ...], float] = {}
-        for provider in self.routes.providers:
-            pool = self.transport.statistics().get(provider.origin)
-            if pool is not None:
-                upstream[provider.name, "idle"] = float(pool.idle)
-                upstream[provider.name, "in_use"] = float(pool.in_use)
-        gauges["sluice_upstream_connections"] = upstream
-        return gauges
+__all__ = ["Gateway", "app", "make_app", "serve"]
 
 
 def make_app(gateway: Gateway) -> GatewayApp:
     """The ASGI app of a gateway."""
-    from gateway.edge.http import GatewayApp
-
     return GatewayApp(gateway)
-
-
-def share_of(config: Config, index: int, count: int) -> Config:
-    """The configuration of process ``index`` of ``count``: ``[admission]`` speaks of the whole instance."""
-
-    def part(total: int) -> int:
-        return total // count + (index < total % count)
-
-    admission = config.admission
-    return evolve(config, admission=evolve(admission, workers=part(admission.workers), queue=part(admission.queue)))
 
 
 def serve(config: Config) -> int:
     """Run the gateway until SIGTERM or Ctrl+C; the exit code."""
-    from gateway.edge.run import run
-
     return run(config)
 
 
@@ -256,8 +52,6 @@ class _LazyApp:
 
 def _discover(file: str | None) -> Config:
     """The configuration as ``sluice serve`` finds it."""
-    from gateway.config import ConfigFaults, from_environment, load
-
     path = Path(file) if file else Path("sluice.toml") if Path("sluice.toml").exists() else None
     try:
         config = load(path, environ=os.environ) if path else from_environment(os.environ)

@@ -17,13 +17,13 @@ from typing import Any
 import click
 import trio
 
-from gateway.app import Gateway
 from gateway.config import Config, load
 from gateway.context.index import index_folder
 from gateway.context.profile_files import parse_profiles
 from gateway.edge.run import run_gateway
 from gateway.edge.sockets import BindError
 from gateway.flow.groups import unwrapped
+from gateway.instance import Gateway
 from gateway.sim import Behaviour, Simulator
 from gateway.store.sqlite import Store
 

@@ -26,7 +26,7 @@ import math
 from collections.abc import Awaitable, Callable
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import trio
 from attrs import frozen
@@ -34,7 +34,7 @@ from attrs import frozen
 from gateway.config import Assistant
 from gateway.context.assemble import assemble
 from gateway.context.load import LoaderReport, LoaderStarted, check_required, load_context
-from gateway.core.ask import Ask
+from gateway.core.ask import Ask, LoaderNews
 from gateway.core.errors import (
     DeadlineExceeded,
     GatewayError,
@@ -48,17 +48,14 @@ from gateway.core.facts import LoaderFact, Outcome, Phase, Record, Usage
 from gateway.core.principal import Principal
 from gateway.dialects.openai_chat import DONE, ChatRequest, Transcript
 from gateway.dialects.sse import EventTooLong
-from gateway.dialects.voice import LoaderNews, Voice
+from gateway.dialects.voice import Voice
 from gateway.flow.admission import Place
 from gateway.flow.guard import Guard
 from gateway.flow.relay import ClientStalled, Outlet, pump
+from gateway.instance import Gateway
 from gateway.policy.classify import CLIENTS_OWN
 from gateway.upstream.attempt import Attempt, begin
 from gateway.upstream.targets import Route
-
-if TYPE_CHECKING:
-    from gateway.app import Gateway
-
 
 AFTER_FINISH_S = 1.0  # how long usage and [DONE] may follow a finish reason
 

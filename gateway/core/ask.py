@@ -28,3 +28,16 @@ class Item:
 
     text: str
     source: str
+
+
+@frozen(kw_only=True, slots=True)
+class LoaderNews:
+    """A loader has started (``outcome`` is ""), or ended with ``outcome``."""
+
+    loader: str
+    kind: str
+    outcome: str = ""
+    ms: float = 0.0
+    items: tuple[Item, ...] = ()
+    chars: int = 0
+    reason: str = ""

@@ -11,18 +11,16 @@ Source: OpenAI API reference, "Create chat completion" and "The chat completion 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import msgspec
 import orjson
 from attrs import define, field, frozen
 
+from gateway.core.ask import LoaderNews
 from gateway.core.errors import GatewayError, RequestError
 from gateway.core.facts import Record, Usage
 from gateway.dialects.sse import EventSplitter, encode_event, event_data, split_events
-
-if TYPE_CHECKING:
-    from gateway.dialects.voice import LoaderNews
 
 DONE = b"data: [DONE]\n\n"
 MAX_MESSAGES = 10_000

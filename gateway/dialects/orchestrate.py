@@ -30,6 +30,7 @@ from typing import Annotated, Any
 import msgspec
 import orjson
 
+from gateway.core.ask import LoaderNews
 from gateway.core.errors import GatewayError, RequestError
 from gateway.core.facts import Record, Usage
 from gateway.dialects.openai_chat import (
@@ -41,7 +42,6 @@ from gateway.dialects.openai_chat import (
     wrong_field,
 )
 from gateway.dialects.sse import encode_event
-from gateway.dialects.voice import LoaderNews
 
 _OWN_FIELDS = frozenset({"assistant", "input", "messages", "user", "conversation", "stream"})
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])

@@ -9,25 +9,10 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from attrs import frozen
-
-from gateway.core.ask import Item
+from gateway.core.ask import LoaderNews
 from gateway.core.errors import GatewayError
 from gateway.core.facts import Record
 from gateway.dialects.openai_chat import ChatRequest
-
-
-@frozen(kw_only=True, slots=True)
-class LoaderNews:
-    """A loader has started (``outcome`` is ""), or ended with ``outcome``."""
-
-    loader: str
-    kind: str
-    outcome: str = ""
-    ms: float = 0.0
-    items: tuple[Item, ...] = ()
-    chars: int = 0
-    reason: str = ""
 
 
 class Voice(Protocol):

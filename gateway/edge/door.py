@@ -14,7 +14,7 @@ import itertools
 import math
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import trio
 
@@ -24,9 +24,7 @@ from gateway.core.principal import Principal, Priority
 from gateway.edge.errors import error_reply
 from gateway.edge.gate import Reply
 from gateway.exchange import Exchange, outcome_of
-
-if TYPE_CHECKING:
-    from gateway.app import Gateway
+from gateway.instance import Gateway
 
 SANE_ID = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:")
 MAX_ID = 128

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import orjson
 from quart import Response, request
@@ -31,10 +31,8 @@ from gateway.edge.errors import error_reply
 from gateway.edge.gate import Reply
 from gateway.edge.lifespan import GatewayLifespan
 from gateway.exchange import Answer, Exchange
+from gateway.instance import Gateway
 from gateway.ui.pages import Page, Pages
-
-if TYPE_CHECKING:
-    from gateway.app import Gateway
 
 Listen = Callable[[], Awaitable[bytes]]
 

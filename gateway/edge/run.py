@@ -21,11 +21,12 @@ from pathlib import Path
 import trio
 
 from gateway import __version__
-from gateway.app import Gateway, make_app, share_of
 from gateway.config import Config, advice
+from gateway.edge.http import GatewayApp
 from gateway.edge.serve import BindError, run_workers, serve, until_signal
 from gateway.edge.service import Service
 from gateway.flow.groups import unwrapped
+from gateway.instance import Gateway, share_of
 from gateway.observe.log import LogSink
 from gateway.observe.peers import Peers
 
@@ -70,7 +71,7 @@ async def run_gateway(
     Raises:
         BindError: ``server.bind`` cannot be had.
     """
-    app = make_app(gateway)
+    app = GatewayApp(gateway)
     shutdown = trio.Event()
     force = trio.CancelScope()
     handler = _ToSink(gateway.log)

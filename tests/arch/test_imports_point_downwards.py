@@ -25,20 +25,17 @@ MAY_IMPORT = {
     "context": {"config", "core", "policy", "dialects", "flow", "store"},
     "sim": {"core"},
     "ui": set(),
-    "exchange": {"config", "core", "policy", "dialects", "flow", "upstream", "context"},
-    "app": {
+    "instance": {
         "config", "core", "policy", "dialects", "flow", "upstream", "context", "store", "identity", "observe",
-        "exchange",
     },
-    "edge": {"config", "core", "policy", "dialects", "flow", "observe", "exchange", "app", "ui"},
-    "demo": {"config", "core", "flow", "context", "store", "app", "edge", "sim"},
+    "exchange": {"config", "core", "policy", "dialects", "flow", "upstream", "context", "instance"},
+    "edge": {"config", "core", "policy", "dialects", "flow", "observe", "instance", "exchange", "ui"},
+    "app": {"config", "instance", "edge"},
+    "demo": {"config", "core", "flow", "context", "store", "instance", "edge", "sim"},
     "cli": {"config", "context", "app", "demo", "sim", "store"},
     "__main__": {"cli"},
     "__init__": set(),
 }  # fmt: skip
-
-# The composition root builds the edge's app for its callers, inside functions; nobody else looks upwards.
-LAZY_UPWARDS = {("app", "edge")}
 
 NO_TRIO = ("core", "policy", "dialects", "config", "ui")
 
@@ -48,28 +45,19 @@ def room_of(path):
     return relative.parts[0] if len(relative.parts) > 1 else relative.stem
 
 
-def imports_of(path, *, type_checking=False):
-    """``(module, line, lazily)`` for every import; those under ``if TYPE_CHECKING`` do not count."""
-    tree = ast.parse(path.read_text())
-    skipped, lazy = set(), set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            skipped.update(ast.walk(node))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            lazy.update(ast.walk(node))
-    for node in ast.walk(tree):
-        if node in skipped and not type_checking:
-            continue
+def imports_of(path):
+    """``(module, line)`` for every import: those for type checkers and those in functions count as well."""
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield alias.name, node.lineno, node in lazy
+                yield alias.name, node.lineno
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: relative import"
             if node.module == "gateway":
                 for alias in node.names:
-                    yield f"gateway.{alias.name}", node.lineno, node in lazy
+                    yield f"gateway.{alias.name}", node.lineno
             else:
-                yield node.module, node.lineno, node in lazy
+                yield node.module, node.lineno
 
 
 def ids(path):
@@ -79,14 +67,13 @@ def ids(path):
 @pytest.mark.parametrize("path", FILES, ids=ids)
 def test_a_room_imports_only_rooms_below_it(path):
     room = room_of(path)
-    for module, line, lazily in imports_of(path):
+    for module, line in imports_of(path):
         if not module.startswith("gateway."):
             continue
         other = module.split(".")[1]
         if other.startswith("__") or other == room:
             continue
-        allowed = other in MAY_IMPORT[room] or (lazily and (room, other) in LAZY_UPWARDS)
-        assert allowed, f"{path.name}:{line}: {room} imports {other}"
+        assert other in MAY_IMPORT[room], f"{path.name}:{line}: {room} imports {other}"
 
 
 def test_the_rooms_have_no_circle():
@@ -108,7 +95,7 @@ def test_the_rooms_have_no_circle():
 @pytest.mark.parametrize("path", FILES, ids=ids)
 def test_seams_hold(path):
     room, name = room_of(path), path.name
-    for module, line, _ in imports_of(path):
+    for module, line in imports_of(path):
         top = module.split(".")[0]
         where = f"{name}:{line}: {module}"
         assert top not in ("asyncio", "anyio", "requests", "aiohttp"), where

@@ -12,8 +12,8 @@ import psutil
 import trio
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.app import share_of
 from gateway.config import Admission, Config
+from gateway.instance import share_of
 from gateway.sim import Behaviour
 from tests.component.served import Served, served
 from tests.component.stage import Heard, chat, hear, request_bytes
