@@ -20,16 +20,24 @@ from attrs import define, field, frozen
 from gateway.core.ask import LoaderNews
 from gateway.core.errors import GatewayError, RequestError
 from gateway.core.facts import Record, Usage
+from gateway.dialects.json_limits import check_structure
 from gateway.dialects.sse import EventSplitter, encode_event, event_data, split_events
 
 DONE = b"data: [DONE]\n\n"
 MAX_MESSAGES = 10_000
 MAX_N = 128
+MAX_EXPLAINED_BYTES = 1_048_576  # the place of a fault is found by decoding once more, with all objects made
+
+
+class _Part(msgspec.Struct, gc=False):
+    """One part of a message's content; only a text is read, the rest is skipped and not made into objects."""
+
+    text: msgspec.Raw = msgspec.Raw()
 
 
 class _Message(msgspec.Struct):
     role: str
-    content: str | list[dict[str, Any]] | None = None
+    content: str | list[_Part] | None = None
 
 
 class _StreamOptions(msgspec.Struct):
@@ -112,8 +120,9 @@ def parse_request(body: bytes) -> ChatRequest:
     """Decode and check a client's request.
 
     Raises:
-        RequestError: 400 that names the field (``invalid_json``, ``invalid_request``).
+        RequestError: 400 that names the field (``invalid_json``, ``invalid_request``), or ``too_many_fields``.
     """
+    check_structure(body)
     try:
         if not body.isascii():
             body.decode()
@@ -156,6 +165,8 @@ def _why_not_json(body: bytes, error: Exception) -> str:
         return "it is empty"
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
+    if len(body) > MAX_EXPLAINED_BYTES:
+        return str(error)
     try:
         orjson.loads(body)
     except orjson.JSONDecodeError as precise:
@@ -169,8 +180,8 @@ def _last_user_text(messages: list[_Message]) -> str:
             continue
         if isinstance(message.content, str):
             return message.content
-        parts = [part.get("text") for part in message.content or ()]
-        return "\n".join(text for text in parts if isinstance(text, str))
+        texts = (bytes(part.text) for part in message.content or ())
+        return "\n".join(_text.decode(text) for text in texts if text[:1] == b'"')
     return ""
 
 

@@ -33,6 +33,7 @@ import orjson
 from gateway.core.ask import LoaderNews
 from gateway.core.errors import GatewayError, RequestError
 from gateway.core.facts import Record, Usage
+from gateway.dialects.json_limits import check_structure
 from gateway.dialects.openai_chat import (
     ChatRequest,
     Transcript,
@@ -76,6 +77,7 @@ class OrchestrateVoice:
         Raises:
             RequestError: 400 that names the field.
         """
+        check_structure(body)
         try:
             own = _request.decode(body)
             fields = _fields.decode(body)
