@@ -98,6 +98,7 @@ class Exchange:
         self._conversation = conversation
         self._transcript: Transcript | None = None
         self._line: Attempt | None = None
+        self._asked_bytes = 0  # of the request as the provider got it
         self.record = record
 
     # ── the story ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -135,7 +136,7 @@ class Exchange:
         if request.stream:
             beginning = voice.begins(record) + voice.events(attempt.first)
             return Answer(body=beginning + self._ending(attempt, request, voice), events=True)
-        self._settle(request, attempt)
+        self._settle(attempt)
         self._remember(request)
         record.phase = Phase.DONE
         return Answer(body=voice.whole(attempt.first, record))
@@ -224,6 +225,7 @@ class Exchange:
             body = request.encode(
                 model=target.model, usage_in_stream=target.provider.usage_in_stream, messages=messages
             )
+            self._asked_bytes = len(body)
             try:
                 with Guard(self._total_at, gateway.guards) as guard:
                     attempt = await begin(gateway.caller, target, request, body, guard, record, self._hold_line)
@@ -247,6 +249,7 @@ class Exchange:
         except GatewayError as error:
             with outlet:
                 self.fail(error)
+                self._place.release()
                 await self._last_words(outlet, b"".join([*pending, voice.breaks(error)]))
             return
         except BaseException:
@@ -303,7 +306,7 @@ class Exchange:
             finally:
                 # Sync, and before anything that may wait for the client: what the provider's part held is free now.
                 self._place.release()
-                self._settle(request, attempt)
+                self._settle(attempt)
             await self._last_words(outlet, ending)
             outlet.close()  # the client's answer ends here; its provider's connection may yet be worth keeping
             if self.record.phase is Phase.DONE:
@@ -322,7 +325,7 @@ class Exchange:
             return self._breaks(
                 StreamBroken("upstream_cut", f"{attempt.target.name} ended its answer before it was whole"), voice
             )
-        self._settle(request, attempt)
+        self._settle(attempt)
         self._remember(request)
         self.record.phase = Phase.DONE
         missing = b"" if stream.done else voice.events(DONE)
@@ -354,7 +357,7 @@ class Exchange:
 
     # ── the facts ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _settle(self, request: ChatRequest, attempt: Attempt) -> None:
+    def _settle(self, attempt: Attempt) -> None:
         """Note what the answer cost: as reported, else estimated from what was relayed. Sync, idempotent."""
         record, stream = self.record, attempt.stream
         record.ended_at = trio.current_time()
@@ -364,7 +367,7 @@ class Exchange:
             record.usage = stream.usage
         if record.usage is None:
             record.usage = Usage(
-                prompt_tokens=-(-request.prompt_bytes // 4),
+                prompt_tokens=-(-self._asked_bytes // 4),
                 completion_tokens=record.events if stream is not None else -(-len(attempt.first) // 4),
                 estimated=True,
             )

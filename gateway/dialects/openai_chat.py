@@ -26,6 +26,8 @@ from gateway.dialects.sse import EventSplitter, encode_event, event_data, split_
 DONE = b"data: [DONE]\n\n"
 MAX_MESSAGES = 10_000
 MAX_N = 128
+MAX_TOKENS = 1_000_000_000  # a usage beyond that is no count
+MAX_PREAMBLE_BYTES = 1_048_576  # what a stream may hold before its first content
 MAX_EXPLAINED_BYTES = 1_048_576  # the place of a fault is found by decoding once more, with all objects made
 
 
@@ -75,7 +77,6 @@ class ChatRequest:
         include_usage: Whether it asked for the usage chunk of a stream.
         fields: Every top-level field as the client wrote it.
         last_user_text: Text of the last user message, "" if there is none.
-        prompt_bytes: Size of the messages as written; the base of a token estimate.
     """
 
     model: str
@@ -85,7 +86,6 @@ class ChatRequest:
     user: str | None
     fields: dict[str, msgspec.Raw]
     last_user_text: str
-    prompt_bytes: int
 
     def messages(self) -> list[dict[str, Any]]:
         """The messages as dictionaries: ``role`` decoded, every other field as the client's own bytes.
@@ -140,7 +140,6 @@ def parse_request(body: bytes) -> ChatRequest:
         user=head.user,
         fields=fields,
         last_user_text=_last_user_text(head.messages),
-        prompt_bytes=len(memoryview(fields["messages"])),
     )
 
 
