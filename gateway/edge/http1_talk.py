@@ -296,10 +296,10 @@ class Conversation:
         service.client_left += turn.left
         service.client_stalled += turn.stalled
         service.refused_by_server += turn.refusal is not None
-        service.app_failed += failed_app or not (response.complete or turn.left or turn.refusal)
+        service.app_failed += failed_app or not (turn.whole or turn.left or turn.refusal)
         if turn.reusable():
             await self._reuse(turn)
-        elif turn.left or response.complete:
+        elif turn.left or turn.whole:
             self._finish(linger=not turn.left and (bool(self._rest) or not turn.body.complete))
         elif response.committed:
             self.pipe.abort()  # a truncated answer must not look complete

@@ -36,12 +36,13 @@ class Turn:
         scope: Cancels the app.
         left: The client has gone; nothing can be sent any more.
         stalled: It was dropped because it had stopped reading.
+        cut: A write was cancelled, so what the client has is not what the response says of itself.
         refusal: Why the server itself ended the turn, if it did.
     """
 
     __slots__ = (
         "_asked", "_holds_back", "_make_room", "_news", "_pipe", "_service", "_unsent", "_why",
-        "body", "left", "refusal", "response", "scope", "stalled",
+        "body", "cut", "left", "refusal", "response", "scope", "stalled",
     )  # fmt: skip
 
     def __init__(
@@ -67,7 +68,7 @@ class Turn:
             head_only=head.method == "HEAD", http10=head.version == "1.0", keep_alive=head.keep_alive
         )
         self.scope = trio.CancelScope()
-        self.left = self.stalled = False
+        self.left = self.stalled = self.cut = False
         self.refusal: Refusal | None = None
         why["offer"] = self.offer
 
@@ -163,7 +164,12 @@ class Turn:
 
     def reusable(self) -> bool:
         """Whether the connection can go on after this turn."""
-        return self.response.complete and self.response.keep_alive and not self.left and not self.refusal
+        return self.whole and self.response.keep_alive and not self.left and not self.refusal
+
+    @property
+    def whole(self) -> bool:
+        """Whether the response was written to its end."""
+        return self.response.complete and not self.cut
 
     async def _write(self, data: bytes) -> None:
         if self.left:
@@ -174,6 +180,9 @@ class Turn:
         except ClientGone as gone:
             self._gone(stalled=gone.stalled)
             await trio.lowlevel.checkpoint()
+        except BaseException:
+            self.cut = True
+            raise
 
     def _gone(self, *, stalled: bool) -> None:
         self.left = True

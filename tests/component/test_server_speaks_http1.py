@@ -159,6 +159,24 @@ async def test_connection_close_is_honoured_from_both_sides() -> None:
                 assert await peer.to_the_end() == b""
 
 
+async def test_an_end_that_was_never_written_leaves_no_connection_to_wait_on() -> None:
+    """An app that is cancelled at its last message has said that it is over, but the client has not heard it."""
+
+    async def handler(scope: Message, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+        with trio.CancelScope() as scope_of_the_end:
+            scope_of_the_end.cancel()
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async with running(app_of(handler)) as server, await server.connect() as peer:
+        await peer.send(request())
+        assert (await peer.until(b"begun")).startswith(b"HTTP/1.1 200")
+        await peer.exactly(2)
+        assert await peer.closed()
+        assert server.statistics().app_failed == 1
+
+
 async def test_100_continue_is_said_when_the_app_asks_for_the_body() -> None:
     asked = trio.Event()
 
