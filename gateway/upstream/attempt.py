@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from math import isnan
 from types import TracebackType
 
 import orjson
@@ -240,9 +241,10 @@ def _seconds(value: bytes | None) -> float | None:
     if value is None:
         return None
     try:
-        return min(max(float(value), 0.0), 86_400.0)
+        seconds = float(value)
     except ValueError:
         return None
+    return None if isnan(seconds) else min(max(seconds, 0.0), 86_400.0)
 
 
 def _no_answer(target: Target, code: str, what: str) -> UpstreamError:
