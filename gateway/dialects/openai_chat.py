@@ -21,7 +21,7 @@ from gateway.core.ask import LoaderNews
 from gateway.core.errors import GatewayError, RequestError
 from gateway.core.facts import Record, Usage
 from gateway.dialects.json_limits import check_structure
-from gateway.dialects.sse import EventSplitter, encode_event, event_data, split_events
+from gateway.dialects.sse import EventSplitter, EventTooLong, encode_event, event_data, split_events
 
 DONE = b"data: [DONE]\n\n"
 MAX_MESSAGES = 10_000
@@ -195,13 +195,19 @@ class _Usage(msgspec.Struct):
     prompt_tokens_details: _Details | None = None
     completion_tokens_details: _Details | None = None
 
-    def freeze(self) -> Usage:
+    def freeze(self) -> Usage | None:
+        """The usage; None if its numbers cannot be counts of tokens."""
         prompt, completion = self.prompt_tokens_details or _Details(), self.completion_tokens_details or _Details()
+        counts = (
+            self.prompt_tokens or 0,
+            self.completion_tokens or 0,
+            prompt.cached_tokens or 0,
+            completion.reasoning_tokens or 0,
+        )
+        if min(counts) < 0 or max(counts) > MAX_TOKENS:
+            return None
         return Usage(
-            prompt_tokens=self.prompt_tokens or 0,
-            completion_tokens=self.completion_tokens or 0,
-            cached_tokens=prompt.cached_tokens or 0,
-            reasoning_tokens=completion.reasoning_tokens or 0,
+            prompt_tokens=counts[0], completion_tokens=counts[1], cached_tokens=counts[2], reasoning_tokens=counts[3]
         )
 
 
@@ -386,11 +392,17 @@ class ChatStream:
 
         Returns:
             How many bytes that took; -1 when there is no content yet.
+
+        Raises:
+            EventTooLong: None within :data:`MAX_PREAMBLE_BYTES`.
         """
-        end = 0
+        end, pieces = 0, [self._held]
         while end < len(block) and not (self.committed or self.done or self.error is not None):
             start, end = end, block.index(b"\n\n", end) + 2
-            self._held += self._sift(block[start:end])
+            pieces.append(self._sift(block[start:end]))
+        self._held = b"".join(pieces)
+        if len(self._held) > MAX_PREAMBLE_BYTES and not self.committed:
+            raise EventTooLong(f"no content within {MAX_PREAMBLE_BYTES} bytes of the stream")
         return end if self.committed else -1
 
     def _pass(self, block: bytes) -> bytes:
