@@ -321,7 +321,7 @@ class Exchange:
                 StreamBroken("upstream_error", f"{attempt.target.name} reported an error in the middle of its answer"),
                 voice,
             )
-        if not stream.finished or (stream.cut and not stream.done):
+        if not stream.finished:
             return self._breaks(
                 StreamBroken("upstream_cut", f"{attempt.target.name} ended its answer before it was whole"), voice
             )

@@ -211,25 +211,34 @@ class _Usage(msgspec.Struct):
         )
 
 
+def _usage_of(reported: Any) -> Usage | None:
+    """What a provider's ``usage`` says; None if that is no usage."""
+    try:
+        return msgspec.convert(reported, _Usage).freeze()
+    except msgspec.ValidationError:
+        return None
+
+
+# What passes through is only looked at. A field of an unusual type is no reason to lose content, so none is checked.
 class _Choice(msgspec.Struct):
-    index: int = 0
-    delta: dict[str, Any] | None = None
-    finish_reason: str | None = None
+    index: Any = 0
+    delta: Any = None
+    finish_reason: Any = None
 
 
 class _Chunk(msgspec.Struct):
     choices: list[_Choice] | None = None
-    usage: _Usage | None = None
+    usage: Any = None
     error: Any = None
 
 
 class _AnswerChoice(msgspec.Struct):
-    finish_reason: str | None = None
+    finish_reason: Any = None
 
 
 class _Answer(msgspec.Struct):
     choices: list[_AnswerChoice]
-    usage: _Usage | None = None
+    usage: Any = None
 
 
 class _Function(msgspec.Struct):
@@ -238,7 +247,7 @@ class _Function(msgspec.Struct):
 
 
 class _ToolCall(msgspec.Struct):
-    index: int = 0
+    index: int | None = 0
     id: str | None = None
     function: _Function | None = None
 
@@ -250,7 +259,7 @@ class _Delta(msgspec.Struct):
 
 
 class _DeltaChoice(msgspec.Struct):
-    index: int = 0
+    index: int | None = 0
     delta: _Delta | None = None
     message: _Delta | None = None
 
@@ -278,8 +287,8 @@ def read_answer(body: bytes) -> tuple[Usage | None, str]:
         answer = _answer.decode(body)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise BadAnswer(str(error)) from None
-    finish = next((c.finish_reason for c in answer.choices if c.finish_reason), "")
-    return (answer.usage.freeze() if answer.usage else None), finish
+    finish = next((str(c.finish_reason) for c in answer.choices if c.finish_reason), "")
+    return (_usage_of(answer.usage) if answer.usage is not None else None), finish
 
 
 @frozen(slots=True)
@@ -382,11 +391,6 @@ class ChatStream:
         """Whether the answer is whole: said so, or every choice has its finish reason (some send no ``[DONE]``)."""
         return self.done or len(self._finished) >= self.choices
 
-    @property
-    def cut(self) -> bool:
-        """Whether an event has begun that did not end."""
-        return bool(self._splitter.rest.strip())
-
     def _hold(self, block: bytes) -> int:
         """Hold the preamble back, up to and with the first event with content.
 
@@ -448,10 +452,10 @@ class ChatStream:
         content = spoken = False
         for choice in chunk.choices or ():
             if choice.finish_reason:
-                self.finish_reason = choice.finish_reason
-                self._finished.add(choice.index)
+                self.finish_reason = str(choice.finish_reason)
+                self._finished.add(choice.index if isinstance(choice.index, int) else 0)
                 content = True
-            if choice.delta:
+            if choice.delta and isinstance(choice.delta, dict):
                 spoken = True
                 content = content or any(value for name, value in choice.delta.items() if name != "role")
         self.committed = self.committed or content
@@ -459,7 +463,7 @@ class ChatStream:
         if content and self._pattern is None and chunk.usage is None and not self.finish_reason:
             self._pattern = _Plain.learn(data)
         if chunk.usage is not None:
-            self.usage = chunk.usage.freeze()
+            self.usage = _usage_of(chunk.usage)
             return bool(self.want_usage or chunk.choices)
         return True
 

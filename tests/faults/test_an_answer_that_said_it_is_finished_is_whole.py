@@ -59,6 +59,16 @@ async def test_silence_or_a_cut_behind_the_finish_reason_costs_nothing(then):
         stage.assert_nothing_left(requests=1)
 
 
+@pytest.mark.parametrize("rest", [b"data: [DONE]\n", b'data: {"choices":[],"usa'])
+async def test_neither_does_half_an_event_behind_it(rest):
+    async with provider([*FINISHED, b"%x\r\n%b\r\n" % (len(rest), rest), b"0\r\n\r\n"], then="silence") as stage:
+        heard = await ask(stage, chat("raw", stream=True), seconds=8)
+        assert (heard.text, heard.finished, heard.whole) == ("all said", True, True)
+        assert heard.events.count("[DONE]") == 1
+        await stage.settle()
+        assert [record.outcome for record in stage.records] == [Outcome.OK]
+
+
 async def test_one_finished_choice_of_two_is_not_the_whole_answer():
     pieces = [chunk({"content": "a"}), chunk({}, finish="stop"), chunk({"content": "b"}, index=1)]
     async with provider(pieces, then="cut") as stage:

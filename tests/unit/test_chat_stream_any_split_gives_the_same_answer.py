@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.facts import Usage
-from gateway.dialects.openai_chat import ChatStream, Transcript
+from gateway.dialects.openai_chat import ChatStream, Transcript, read_answer
 from gateway.dialects.sse import event_data, split_events
 
 GOLDEN = {path.stem: path.read_bytes() for path in sorted((Path(__file__).parents[1] / "golden").glob("*.sse"))}
@@ -189,10 +189,21 @@ def test_an_answer_is_whole_by_its_finish_reason_even_without_done() -> None:
     assert not hear(chunk({"content": "a"})).finished
 
 
-def test_a_cut_event_is_seen() -> None:
-    stream = ChatStream(want_usage=False)
-    stream.feed(chunk({"content": "a"}) + b'data: {"choi')
-    assert stream.cut
+@pytest.mark.parametrize("index", [None, "0"])
+def test_an_event_whose_fields_have_unusual_types_is_the_clients_all_the_same(index: Any) -> None:
+    odd = b"data: " + json.dumps({"choices": [{"index": index, "delta": {"content": "x"}}]}).encode() + b"\n\n"
+    assert odd in hear(chunk({"content": "a"}) + odd + chunk({}, "stop") + DONE).out
+
+
+def test_usage_of_unusual_types_does_not_take_the_finish_reason_with_it() -> None:
+    last = json.loads(chunk({}, "stop").removeprefix(b"data: ")) | {"usage": {"completion_tokens": 1.5}}
+    heard = hear(chunk({"content": "a"}), b"data: " + json.dumps(last).encode() + b"\n\n")
+    assert (heard.finish, heard.finished, heard.usage) == ("stop", True, None)
+
+
+def test_a_whole_answer_with_fields_of_unusual_types_is_an_answer() -> None:
+    document = {"choices": [{"finish_reason": 1}], "usage": {"prompt_tokens": "many"}}
+    assert read_answer(json.dumps(document).encode()) == (None, "1")
 
 
 def test_tool_calls_are_put_together_from_their_pieces() -> None:
