@@ -74,7 +74,7 @@ class RequestConnection(TrioASGIHTTPConnection):
                 try:
                     await self._run(exchange, view, voice(), receive, send)
                 finally:
-                    _note_refusal(exchange, why.get("refusal"))
+                    _note_why(exchange, why)
             else:
                 await self._run_watched(exchange, view, voice(), receive, send)
 
@@ -134,11 +134,14 @@ class RequestConnection(TrioASGIHTTPConnection):
                 nursery.cancel_scope.cancel()
 
 
-def _note_refusal(exchange: Exchange, refusal: Refusal | None) -> None:
-    """Record what the server answered in our stead: it cancelled us for the body's sake, and no client left."""
+def _note_why(exchange: Exchange, why: dict[str, Any]) -> None:
+    """Record what only the server knows: it answered in our stead, and no client left; or it dropped the client."""
+    refusal: Refusal | None = why.get("refusal")
     if refusal is not None:
         exchange.fail(RequestError(refusal.code, refusal.status, refusal.message))
         exchange.record.status = refusal.status
+    elif why.get("stalled"):
+        exchange.record.code = "client_stalled"
 
 
 ExchangeView = Callable[[Exchange, Callable[[], Awaitable[bytes]], Voice], Awaitable[Answer]]

@@ -4,7 +4,8 @@ A turn owns a cancel scope around the app. The connection's reader enters it fro
 body bytes came, :meth:`Turn.leave` when the client left, :meth:`Turn.refuse` when the body turned out to be malformed,
 too large or too slow. The last two cancel the app; what the client then sees is decided by the connection once the app
 has unwound: the refusal's answer if no byte of a response was sent, a broken-off connection otherwise. An app that
-keeps records finds the refusal in ``scope["extensions"]["sluice.cancel"]["refusal"]``: nobody left then.
+keeps records finds the refusal in ``scope["extensions"]["sluice.cancel"]["refusal"]``: nobody left then; and
+``["stalled"]``, which is true if the client was dropped because it had stopped reading.
 
 ``receive()`` answers ``100 Continue`` when it is first asked for a body that the client holds back, and
 ``http.disconnect`` once the client has left or the response is complete.
@@ -186,7 +187,7 @@ class Turn:
 
     def _gone(self, *, stalled: bool) -> None:
         self.left = True
-        self.stalled = stalled
+        self.stalled = self._why["stalled"] = stalled
         self._on_cancel()
         self.scope.cancel()
 

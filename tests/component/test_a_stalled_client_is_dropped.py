@@ -51,7 +51,7 @@ async def test_its_upstream_is_closed_and_its_permit_free_within_client_stall_s(
         await stage.settle()
         stage.assert_nothing_left(requests=1)
         [record] = stage.records
-        assert (record.outcome, record.phase) == (Outcome.CANCELLED, Phase.STREAM)
+        assert (record.outcome, record.phase, record.code) == (Outcome.CANCELLED, Phase.STREAM, "client_stalled")
         assert record.usage is not None
         assert record.usage.estimated
         with pytest.raises(trio.BrokenResourceError):
