@@ -35,6 +35,7 @@ from gateway.upstream.transport import Transport, make_client
 
 PRUNE_EVERY_S = 10.0
 MAX_TURNS_WAITING = 1_000
+LAST_TURNS_S = 1.0
 
 
 class Demo(Protocol):
@@ -79,6 +80,7 @@ class Gateway:
         self.store: Store | None = None
         self._peers = peers
         self._turns_in, self._turns_out = trio.open_memory_channel[tuple[str, str, list[Turn]]](MAX_TURNS_WAITING)
+        self._turns_kept = trio.Event()  # all of them, at the end
         self._turns_lost = 0
         for provider in self.routes.providers:
             self.transport.set_limit(provider.origin, provider.max_connections)
@@ -86,6 +88,8 @@ class Gateway:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Gateway]:
         """The gateway's lifetime: store open, background work running, until the block is left.
+
+        At its end, turns that wait have ``LAST_TURNS_S`` to be written.
 
         Cancellation: background work ends at once; the log's last lines have a second to be written.
         """
@@ -100,6 +104,7 @@ class Gateway:
                     for run in self._background():
                         nursery.start_soon(self._supervise, run)
                     yield self
+                    await self._keep_last_turns()
                     nursery.cancel_scope.cancel()
         finally:
             self.transport.close()
@@ -138,13 +143,20 @@ class Gateway:
                 self.log.say("error", "turn_not_kept", error=repr(error), lost=self._turns_lost)
             finally:
                 self.store.conversations.settle(tenant, conversation)
+        self._turns_kept.set()
+
+    async def _keep_last_turns(self) -> None:
+        """Let the turns of the last requests be written; what the store does not take in time is lost."""
+        self._turns_in.close()
+        with trio.move_on_after(LAST_TURNS_S):
+            await self._turns_kept.wait()
 
     def remember(self, tenant: str, conversation: str, asked: str, answered: str) -> None:
         """Queue a finished turn for the store. Sync; full means lost and counted, never waited for."""
         turns = [Turn(role="user", text=asked), Turn(role="assistant", text=answered)]
         try:
             self._turns_in.send_nowait((tenant, conversation, turns))
-        except trio.WouldBlock:
+        except (trio.WouldBlock, trio.ClosedResourceError):
             self._turns_lost += 1
         else:
             assert self.store is not None
