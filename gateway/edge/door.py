@@ -23,6 +23,7 @@ from gateway.core.facts import Record
 from gateway.core.principal import Principal, Priority
 from gateway.edge.errors import error_reply
 from gateway.edge.gate import Reply
+from gateway.edge.sites import check_site
 from gateway.exchange import Exchange, outcome_of
 from gateway.instance import Gateway
 
@@ -81,6 +82,8 @@ class Door:
             headers.get(b"x-api-key"),
             local=not gateway.keyring.is_open or is_local(client),
         )
+        if gateway.keyring.is_open:
+            check_site(headers.get(b"host"), headers.get(b"origin"))
         priority = _priority(principal, headers.get(b"x-priority"))
         record.principal, record.priority = principal.name, priority.name.lower()
         self._check_body(headers)

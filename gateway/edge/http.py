@@ -30,6 +30,7 @@ from gateway.edge.door import Door, is_local
 from gateway.edge.errors import error_reply
 from gateway.edge.gate import Reply
 from gateway.edge.lifespan import GatewayLifespan
+from gateway.edge.sites import check_site
 from gateway.exchange import Answer, Exchange
 from gateway.instance import Gateway
 from gateway.ui.pages import Page, Pages
@@ -152,12 +153,17 @@ def _add_pages(app: GatewayApp, gateway: Gateway) -> None:
 
 
 def _identify(gateway: Gateway) -> Principal:
-    authorization, api_key = request.headers.get("Authorization"), request.headers.get("X-Api-Key")
-    return gateway.keyring.identify(
-        authorization.encode("latin-1") if authorization else None,
-        api_key.encode("latin-1") if api_key else None,
-        local=is_local(request.scope.get("client")),
+    principal = gateway.keyring.identify(
+        _header("Authorization"), _header("X-Api-Key"), local=is_local(request.scope.get("client"))
     )
+    if gateway.keyring.is_open:
+        check_site(_header("Host"), _header("Origin"))
+    return principal
+
+
+def _header(name: str) -> bytes | None:
+    value = request.headers.get(name)
+    return None if value is None else value.encode("latin-1")
 
 
 async def _on_error(gateway: Gateway, error: Exception) -> Response:

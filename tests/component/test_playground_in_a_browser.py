@@ -423,7 +423,7 @@ def start_question(url: str, model: str) -> socket.socket:
     host, _, port = url.removeprefix("http://").partition(":")
     body = json.dumps({"model": model, "stream": True, "messages": [{"role": "user", "content": "x"}]}).encode()
     client = socket.create_connection((host, int(port)), timeout=10)
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n"
     client.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n" + body)
     return client
 
