@@ -94,7 +94,10 @@ class Exchange:
         self._gateway = gateway
         self._place = place
         self._principal = principal
-        self._total_at = record.received_at + min(timeout_s, gateway.config.timeouts.total_s)
+        total_s = gateway.config.timeouts.total_s
+        self._total_at = record.received_at + min(timeout_s, total_s)
+        own = timeout_s < total_s
+        self._why_total = f"the request took longer than its {timeout_s:g} s (x-request-timeout-ms)" if own else ""
         self._conversation = conversation
         self._transcript: Transcript | None = None
         self._line: Attempt | None = None
@@ -227,7 +230,7 @@ class Exchange:
             )
             self._asked_bytes = len(body)
             try:
-                with Guard(self._total_at, gateway.guards) as guard:
+                with self._guard() as guard:
                     attempt = await begin(gateway.caller, target, request, body, guard, record, self._hold_line)
             except (UpstreamError, DeadlineExceeded) as error:
                 if target is route.targets[-1] or not _worth_another_target(error):
@@ -278,7 +281,7 @@ class Exchange:
 
         with outlet, attempt, self._gateway.pace:
             try:
-                with Guard(self._total_at, self._gateway.guards) as guard:
+                with self._guard() as guard:
                     if self._transcript is not None:
                         self._transcript.read_block(attempt.first)
                     first = before + voice.begins(self.record) + voice.events(attempt.first)
@@ -347,6 +350,9 @@ class Exchange:
         with contextlib.suppress(trio.BrokenResourceError):
             await outlet.put(words, last=True)
 
+    def _guard(self) -> Guard:
+        return Guard(self._total_at, self._gateway.guards, why_total=self._why_total)
+
     def _hold_line(self, attempt: Attempt) -> None:
         self._line = attempt
 
@@ -400,7 +406,9 @@ class Exchange:
                 record.outcome = Outcome.OK if record.phase is Phase.DONE else Outcome.CANCELLED
             elif isinstance(error, Exception):
                 record.outcome = Outcome.FAILED
-                record.code, record.detail = record.code or "internal_error", repr(error)
+                # Not its repr, which of some errors holds the text that they are about.
+                record.code, record.detail = record.code or "internal_error", f"{type(error).__name__}: {error}"
+                record.status = record.status or 500
             else:
                 record.outcome = Outcome.CANCELLED
         if record.outcome is Outcome.CANCELLED:

@@ -22,6 +22,7 @@ class Guard:
 
     Args:
         total_at: Instant by which everything is over.
+        why_total: Which limit that instant is, told to the client; ``timeouts.total_s`` if nothing is said.
         book: Where it is written down while it is entered, so that a drain can reach it.
 
     Raises (on leaving the block):
@@ -30,13 +31,13 @@ class Guard:
 
     __slots__ = ("_book", "_limit_s", "_scope", "_stage", "_why_total", "total_at")
 
-    def __init__(self, total_at: float = math.inf, book: GuardBook | None = None) -> None:
+    def __init__(self, total_at: float = math.inf, book: GuardBook | None = None, *, why_total: str = "") -> None:
         self.total_at = total_at
         self._book = book
         self._scope = trio.CancelScope(deadline=total_at)
         self._stage: Stage = "total"
         self._limit_s = 0.0
-        self._why_total = ""
+        self._why_total = why_total
 
     def phase(self, stage: Stage, seconds: float) -> None:
         """Begin a phase that may take ``seconds``. Also renews the current one; cheap enough for every batch."""

@@ -126,6 +126,22 @@ async def test_clients_that_leave_in_the_middle_are_cancelled_and_never_a_provid
         assert {record.outcome for record in stage.records} == {Outcome.CANCELLED}
 
 
+async def test_a_fault_of_ours_is_recorded_with_its_status_and_without_the_prompt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(*_: object) -> None:
+        raise UnicodeEncodeError("utf-8", PROMPT, 0, 1, "surrogates not allowed")
+
+    async with staged() as stage:
+        monkeypatch.setattr(stage.gateway.routes, "resolve", fails)
+        assert (await ask(stage, chat(content=PROMPT))).status == 500
+        await stage.settle()
+        [record] = stage.records
+        assert (record.outcome, record.status, record.code) == (Outcome.FAILED, 500, "internal_error")
+        assert "UnicodeEncodeError" in record.detail
+        assert PROMPT not in record.detail
+
+
 async def test_refusals_are_counted_by_reason_and_waiting_by_priority() -> None:
     async with staged(workers=1, queue=1) as stage:
         async with trio.open_nursery() as nursery:

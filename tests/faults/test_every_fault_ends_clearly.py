@@ -196,6 +196,13 @@ async def test_the_middle_of_a_stream_is_not_failed_over() -> None:
         assert stage.sim.statistics().started == 1
 
 
+async def test_a_client_that_set_a_time_is_told_that_it_was_its_own() -> None:
+    async with faulty(timeouts="first_token_s = 20") as stage:
+        heard = await ask(stage, chat("sim/sim-ttft=60"), headers={"x-request-timeout-ms": "200"})
+        assert (heard.status, code_of(heard)) == (504, "total_timeout")
+        assert "0.2 s (x-request-timeout-ms)" in heard.json()["error"]["message"]
+
+
 # ── what is repaired ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 

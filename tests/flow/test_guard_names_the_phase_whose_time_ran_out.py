@@ -47,6 +47,15 @@ async def test_the_total_time_holds_over_every_phase(autojump_clock: trio.testin
     assert trio.current_time() - began == 5
 
 
+async def test_the_total_time_is_called_what_its_owner_calls_it(autojump_clock: trio.testing.MockClock) -> None:
+    began = trio.current_time()
+    with (
+        pytest.raises(DeadlineExceeded, match="x-request-timeout-ms"),
+        Guard(began + 1, why_total="x-request-timeout-ms"),
+    ):
+        await trio.sleep_forever()
+
+
 async def test_without_a_phase_the_total_time_alone_counts(autojump_clock: trio.testing.MockClock) -> None:
     with pytest.raises(DeadlineExceeded) as caught, Guard(trio.current_time() + 5):
         await trio.sleep_forever()
