@@ -38,11 +38,23 @@ from gateway.ui.pages import Page, Pages
 Listen = Callable[[], Awaitable[bytes]]
 
 
+class NoWebSocket:
+    """No endpoint here speaks WebSocket: closed before it is accepted, which servers answer with 403."""
+
+    def __init__(self, app: QuartTrio, scope: Any) -> None:
+        pass
+
+    async def __call__(self, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.close", "code": 1008})
+
+
 class GatewayApp(QuartTrio):
     """Quart with our connection class, and the endpoints of one gateway."""
 
     asgi_http_class = RequestConnection
     asgi_lifespan_class = GatewayLifespan  # type: ignore[assignment]
+    asgi_websocket_class = NoWebSocket  # type: ignore[assignment]
 
     def __init__(self, gateway: Gateway) -> None:
         super().__init__("gateway", static_folder=None, template_folder=None)
@@ -53,6 +65,7 @@ class GatewayApp(QuartTrio):
         self.config["BODY_TIMEOUT"] = gateway.config.server.body_timeout_s
         self.config["MAX_CONTENT_LENGTH"] = gateway.config.server.max_body_bytes
         self.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+        self.url_map.merge_slashes = False  # //v1 would be matched, with a redirect, past the door's exact paths
         _add_exchange_endpoints(self)
         _add_read_endpoints(self, gateway)
         _add_pages(self, gateway)
