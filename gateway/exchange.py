@@ -46,8 +46,10 @@ from gateway.core.errors import (
 )
 from gateway.core.facts import LoaderFact, Outcome, Phase, Record, Usage
 from gateway.core.principal import Principal
-from gateway.dialects.openai_chat import DONE, ChatRequest, Transcript
+from gateway.dialects.chat_stream import DONE
+from gateway.dialects.openai_chat import ChatRequest
 from gateway.dialects.sse import EventTooLong
+from gateway.dialects.transcript import Transcript
 from gateway.dialects.voice import Voice
 from gateway.flow.admission import Place
 from gateway.flow.guard import Guard

@@ -36,13 +36,13 @@ from gateway.core.facts import Record, Usage
 from gateway.dialects.json_limits import check_structure
 from gateway.dialects.openai_chat import (
     ChatRequest,
-    Transcript,
     error_document,
     not_json,
     parse_request,
     wrong_field,
 )
 from gateway.dialects.sse import encode_event
+from gateway.dialects.transcript import Transcript
 
 _OWN_FIELDS = frozenset({"assistant", "input", "messages", "user", "conversation", "stream"})
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])

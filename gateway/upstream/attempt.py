@@ -22,7 +22,8 @@ from attrs import define, frozen
 from gateway.config import Timeouts
 from gateway.core.errors import Retry, UpstreamError
 from gateway.core.facts import Record
-from gateway.dialects.openai_chat import BadAnswer, ChatRequest, ChatStream, read_answer
+from gateway.dialects.chat_stream import BadAnswer, ChatStream, read_answer
+from gateway.dialects.openai_chat import ChatRequest
 from gateway.dialects.sse import EventTooLong
 from gateway.flow.guard import Guard
 from gateway.policy.classify import refused_by_provider

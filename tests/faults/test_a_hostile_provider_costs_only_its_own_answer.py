@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from gateway.core.facts import Outcome
-from gateway.dialects.openai_chat import MAX_PREAMBLE_BYTES, ChatStream
+from gateway.dialects.chat_stream import MAX_PREAMBLE_BYTES, ChatStream
 from gateway.dialects.sse import EventTooLong
 from tests.component.stage import ask, chat, staged
 

@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.facts import Usage
-from gateway.dialects.openai_chat import ChatStream, Transcript, read_answer
+from gateway.dialects.chat_stream import ChatStream, read_answer
 from gateway.dialects.sse import event_data, split_events
+from gateway.dialects.transcript import Transcript
 
 GOLDEN = {path.stem: path.read_bytes() for path in sorted((Path(__file__).parents[1] / "golden").glob("*.sse"))}
 DONE = b"data: [DONE]\n\n"

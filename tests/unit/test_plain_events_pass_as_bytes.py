@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.dialects import openai_chat
-from gateway.dialects.openai_chat import ChatStream
+from gateway.dialects import chat_stream
+from gateway.dialects.chat_stream import ChatStream
 
 
 def chunk(delta, *, finish=None, spaced=False, **more):
@@ -59,7 +59,7 @@ def cut(data, places):
 def test_any_split_and_either_path_give_the_same(lines, want_usage, done, data):
     wire = "".join(line + "\n\n" for line in [*lines, *(["data: [DONE]"] if done else [])]).encode()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(openai_chat._Plain, "learn", classmethod(lambda cls, data: None))
+        patch.setattr(chat_stream._Plain, "learn", classmethod(lambda cls, data: None))
         expected = understood(ChatStream(want_usage=want_usage), [wire])
     places = data.draw(st.lists(st.integers(0, len(wire)), max_size=8))
     assert understood(ChatStream(want_usage=want_usage), cut(wire, places)) == expected
