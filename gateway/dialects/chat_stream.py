@@ -107,26 +107,32 @@ class _Plain:
 
     They differ in the text only: ``start`` is everything up to the delta (id, time, model, choice), ``end`` the empty
     finish reason that closes the only choice. Neither can occur inside a JSON string, where their quotes would be
-    escaped. Usage, finish, error, ``[DONE]``, comments and further choices do not look like that.
+    escaped. Finish, ``[DONE]``, comments and further choices do not look like that. Where something stands behind the
+    choices (some providers put random padding there), it is searched for usage and errors.
     """
 
     start: bytes
     end: bytes
     joint: bytes  # the end of one event and the start of a plain one behind it
+    never: tuple[bytes, ...]  # what must not stand in a plain event
 
     @classmethod
     def learn(cls, data: bytes) -> _Plain | None:
         """The pattern of a content event's data; None when it is written in a way that cannot be told apart."""
-        for delta, unfinished in _WAYS_TO_WRITE:
+        for delta, unfinished, usage, error in _WAYS_TO_WRITE:
             text = data.find(delta) + len(delta)
             reason = data.find(unfinished, text)
             if text >= len(delta) and reason > 0:
                 start = b"data: " + data[:text]
-                return cls(start, data[reason : data.index(b"]", reason) + 1], b"}\n\n" + start)
+                joint = b"}\n\n" + start
+                end = data[reason : data.index(b"]", reason) + 1]
+                if len(data) == reason + len(end) + 1:  # nothing stands behind the choices
+                    return cls(start, end + b"}\n\n", joint, ())
+                return cls(start, end, joint, (usage, error))
         return None
 
     def run(self, block: bytes) -> tuple[int, int]:
-        """How far ``block`` begins with plain events: ``(bytes, events)``. Three scans at C speed, however many.
+        """How far ``block`` begins with plain events: ``(bytes, events)``. A few scans at C speed, however many.
 
         Each start but the first follows the end of an event, each event has one end of its only choice, and there are
         no line feeds but theirs: so there is nothing else in between.
@@ -139,13 +145,14 @@ class _Plain:
             block.count(self.end, 0, size) == events
             and block.count(b"\n", 0, size) == 2 * events
             and block.endswith(b"}\n\n", 0, size)
+            and not (self.never and any(block.find(part, 0, size) >= 0 for part in self.never))
         )
         return (size, events) if plain else (0, 0)
 
 
 _WAYS_TO_WRITE = (
-    (b'"delta":{"', b'"finish_reason":null'),
-    (b'"delta": {"', b'"finish_reason": null'),
+    (b'"delta":{"', b'"finish_reason":null', b'"usage":{', b'"error":{'),
+    (b'"delta": {"', b'"finish_reason": null', b'"usage": {', b'"error": {'),
 )
 
 
