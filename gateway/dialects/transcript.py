@@ -10,6 +10,8 @@ from attrs import define, field
 
 from gateway.dialects.sse import event_data, split_events
 
+KEPT_CHARS = 131_072  # of the text; the store keeps less of a turn
+
 
 class _Function(msgspec.Struct):
     name: str | None = None
@@ -52,22 +54,38 @@ class ToolCall:
 
 @define(slots=True)
 class Transcript:
-    """Understands an answer's first choice, event by event."""
+    """Understands an answer's first choice, event by event.
 
-    text: str = ""
+    Attributes:
+        tool_calls: By their index in the answer.
+    """
+
     tool_calls: dict[int, ToolCall] = field(factory=dict)
+    _pieces: list[str] = field(factory=list)
+    _chars: int = 0
+
+    @property
+    def text(self) -> str:
+        """The text so far, at most its first ``KEPT_CHARS``."""
+        return "".join(self._pieces)
 
     def read_block(self, block: bytes) -> str:
         """Take in a block of events; give back the text it adds."""
         added = "".join(self._read(data) for event in split_events(block) if (data := event_data(event)))
-        self.text += added
+        self._keep(added)
         return added
 
     def read_whole(self, body: bytes) -> str:
         """Take in a non-streamed answer; give back its text."""
         added = self._read(body)
-        self.text += added
+        self._keep(added)
         return added
+
+    def _keep(self, added: str) -> None:
+        kept = added[: KEPT_CHARS - self._chars]
+        if kept:
+            self._pieces.append(kept)
+            self._chars += len(kept)
 
     def _read(self, data: bytes) -> str:
         if data == b"[DONE]":

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from gateway.core.facts import Usage
 from gateway.dialects.chat_stream import ChatStream, read_answer
 from gateway.dialects.sse import event_data, split_events
-from gateway.dialects.transcript import Transcript
+from gateway.dialects.transcript import KEPT_CHARS, Transcript
 
 GOLDEN = {path.stem: path.read_bytes() for path in sorted((Path(__file__).parents[1] / "golden").glob("*.sse"))}
 DONE = b"data: [DONE]\n\n"
@@ -215,3 +215,11 @@ def test_tool_calls_are_put_together_from_their_pieces() -> None:
         ("call_a1", "get_weather", {"location": "Zürich"}),
         ("call_b2", "get_time", {"zone": "CET"}),
     ]
+
+
+def test_a_transcript_of_an_answer_without_end_keeps_its_beginning() -> None:
+    transcript = Transcript()
+    block = chunk({"content": "x" * 1_000})
+    for _ in range(KEPT_CHARS // 1_000 + 10):
+        assert transcript.read_block(block) == "x" * 1_000
+    assert len(transcript.text) == KEPT_CHARS
