@@ -156,7 +156,7 @@ class Exchange:
     async def _listen(self, listen: Callable[[], Awaitable[bytes]], voice: Voice) -> ChatRequest:
         self.record.phase = Phase.BODY
         request = voice.parse(await listen())
-        self._conversation = getattr(voice, "conversation", None) or self._conversation
+        self._conversation = voice.conversation or self._conversation
         self.record.model = request.model
         self.record.stream = request.stream
         return request

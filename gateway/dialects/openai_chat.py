@@ -194,6 +194,7 @@ class ChatVoice:
     """``POST /v1/chat/completions``: what the provider says passes through as it is."""
 
     speaks_early = False
+    conversation: str | None = None  # a header names it
 
     def parse(self, body: bytes) -> ChatRequest:
         return parse_request(body)

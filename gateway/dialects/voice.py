@@ -19,6 +19,7 @@ class Voice(Protocol):
     """One client dialect, for one request."""
 
     speaks_early: bool  # it has something to say before the model does, so its status is fixed earlier
+    conversation: str | None  # as the body names it, once it was parsed
 
     def parse(self, body: bytes) -> ChatRequest:
         """The client's request. Raises ``RequestError``."""
