@@ -244,21 +244,23 @@ def _take_up(
 
 
 async def until_signal(shutdown: trio.Event, force: trio.CancelScope) -> None:
-    """Set ``shutdown`` on the first SIGTERM or SIGINT and cancel ``force`` on the second; runs until cancelled.
+    """Set ``shutdown`` on the first SIGTERM, SIGINT or SIGHUP and cancel ``force`` on the second; runs until cancelled.
 
-    A worker process whose supervisor dies drains, too. SIGINT is left alone where it is ignored: in workers, to whom a
-    terminal sends it although their supervisor tells them.
+    A worker process whose supervisor dies drains, too. SIGINT and SIGHUP are left alone where they are ignored: under
+    ``nohup``, and in workers, to whom a terminal sends them although their supervisor tells them. A second SIGHUP
+    forces nothing: a terminal that is closed and its shell both send one.
     """
-    signals = [signal.SIGTERM]
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signals.append(signal.SIGINT)
+    signals = [
+        signal.SIGTERM,
+        *(each for each in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(each) is not signal.SIG_IGN),
+    ]
     parent = parent_process()
     with trio.open_signal_receiver(*signals) as received:
         async with trio.open_nursery() as nursery:
             if parent is not None:
                 nursery.start_soon(_orphaned, parent.sentinel, shutdown)
-            async for _ in received:
-                if shutdown.is_set():
+            async for number in received:
+                if shutdown.is_set() and number != signal.SIGHUP:
                     force.cancel()
                 shutdown.set()
 

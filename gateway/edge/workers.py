@@ -3,11 +3,12 @@
 Processes are spawned, not forked: a fork would copy whatever threads and locks the parent has. They inherit the
 listening sockets (see ``sockets``), so a crashed worker loses its own requests and nothing else.
 
-The supervisor does nothing but wait: for a worker to end, or for a signal. SIGTERM and SIGINT both become SIGTERM to
-the workers, once for each time (the first drains, the second cancels); workers ignore SIGINT, because a terminal sends
-it to them as well. A worker that ends unasked is started again, after a pause that doubles from :data:`_PAUSE_S` up to
-:data:`_MAX_PAUSE_S` while workers keep dying young; when that happens :data:`_MAX_EARLY_DEATHS` times in a row, the
-fault is not a worker's and the supervisor gives up with its exit code.
+The supervisor does nothing but wait: for a worker to end, or for a signal. SIGTERM, SIGINT and SIGHUP become SIGTERM to
+the workers, once for each time (the first drains, the second cancels, but a second SIGHUP does nothing: a terminal that
+is closed and its shell both send one). Workers ignore SIGINT and SIGHUP, because a terminal sends them to all. A worker
+that ends unasked is started again, after a pause that doubles from :data:`_PAUSE_S` up to :data:`_MAX_PAUSE_S` while
+workers keep dying young; when that happens :data:`_MAX_EARLY_DEATHS` times in a row, the fault is not a worker's and
+the supervisor gives up with its exit code.
 """
 
 from __future__ import annotations
@@ -89,8 +90,8 @@ class _Supervisor:
                 with suppress(BlockingIOError):
                     wakeup.recv(4096)
                 while signals:
-                    signals.pop()
-                    self._stop()
+                    if signals.pop() != signal.SIGHUP or not self.stopping:
+                        self._stop()
                 self._bury()
                 if self.stopping and time.monotonic() > self.kill_at:
                     self._kill()
@@ -128,7 +129,7 @@ class _Supervisor:
             del self.alive[index]
             code = process.exitcode
             process.close()
-            if code == -signal.SIGTERM and self.stopping:
+            if code in (-signal.SIGTERM, -signal.SIGHUP) and self.stopping:
                 continue  # told to end before it had begun
             if self.stopping:
                 self.exit_code = self.exit_code or (128 - code if code < 0 else code)
@@ -156,7 +157,8 @@ class _Supervisor:
 
 
 def _work(target: Target, sockets: list[socket.socket], index: int, count: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     target(sockets, index, count)
 
 
@@ -167,7 +169,9 @@ def _wakeups() -> Iterator[tuple[socket.socket, list[int]]]:
     reading.setblocking(False)
     writing.setblocking(False)
     signals: list[int] = []
-    numbers = (signal.SIGTERM, signal.SIGINT)
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup sets it
+        numbers.append(signal.SIGHUP)
     before_fd = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
     before = {number: signal.signal(number, lambda n, _: signals.append(n)) for number in numbers}
     try:

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 import trio
 import trio.testing
@@ -223,7 +224,7 @@ async def connect(url: str) -> Peer:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_a_signal_drains_the_process_and_it_ends_with_0(
     number: signal.Signals, workers: str, tmp_path: Path
 ) -> None:
@@ -256,6 +257,25 @@ async def test_a_second_signal_ends_it_at_once(workers: str, tmp_path: Path) -> 
             await trio.lowlevel.checkpoint()
         server.send_signal(signal.SIGTERM)
         assert await peer.closed()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_terminal_that_is_closed_drains_however_often_it_says_so(workers: str, tmp_path: Path) -> None:
+    """It tells every process in it, and so does its shell: neither is a wish to end at once."""
+    file = tmp_path / "go-on"
+    async with process(workers, file) as (server, url), await connect(url) as peer:
+        await peer.send(request("/stream"))
+        await peer.until(b"first\r\n")
+        processes = [server.pid, *(child.pid for child in psutil.Process(server.pid).children())]
+        for pid in [*processes, *processes]:
+            if "resource_tracker" not in " ".join(psutil.Process(pid).cmdline()):
+                os.kill(pid, signal.SIGHUP)
+        while (await _status(url)) == 200:
+            await trio.lowlevel.checkpoint()
+        server.send_signal(signal.SIGHUP)
+        file.touch()
+        assert await peer.until(b"0\r\n\r\n") == b"4\r\nlast\r\n0\r\n\r\n"
+    assert server.returncode == 0
 
 
 def test_workers_that_end_as_soon_as_they_start_are_given_up(
