@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from gateway.config.address import parse_address
-from gateway.config.faults import join, shown, suggest
+from gateway.config.faults import HOLE, join, shown, suggest
 from gateway.config.http_checks import check_base_url, check_headers, check_http_loader, host_of_entry
-from gateway.config.read import HOLE
 from gateway.config.tree import Assistant, Config, HttpLoader, Key, Model, Provider, Server
 
 FaultSink = Callable[[str, str], object]

@@ -10,12 +10,25 @@ import difflib
 import json
 import re
 from collections.abc import Iterable
+from typing import Any, Final
 
 from attrs import frozen
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _SHOWN_CHARS = 60
 _LISTED_NAMES = 12
+
+
+class _Hole:
+    """What stands in a tree where a value could not be read: its fault is noted, so nobody asks for more."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<hole>"
+
+
+HOLE: Final[Any] = _Hole()
 
 
 @frozen(kw_only=True, slots=True)

@@ -13,8 +13,7 @@ from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from gateway.config.address import parse_address
-from gateway.config.faults import join, shown, suggest
-from gateway.config.read import HOLE
+from gateway.config.faults import HOLE, join, shown, suggest
 from gateway.config.tree import HttpLoader, Secret
 
 _FaultSink = Callable[[str, str], object]

@@ -15,7 +15,6 @@ import attrs
 
 from gateway.config.checks import check
 from gateway.config.faults import ConfigFaults, Fault, FromEnvironment
-from gateway.config.read import Reader
 from gateway.config.tree import Config
 
 Overrides = Mapping[str, Mapping[str, object]]
@@ -54,11 +53,12 @@ def load(
 
 def build(document: Mapping[str, Any], *, environ: Mapping[str, str], overrides: Overrides | None = None) -> Config:
     """A configuration from parsed TOML; see :func:`load`."""
-    reader = Reader(environ)
-    config = reader.table(Config, _overlaid(document, overrides or {}), "")
-    check(config, reader.fault)
-    if reader.faults:
-        raise ConfigFaults(dict.fromkeys(reader.faults))
+    from gateway.config.read import read  # brings in cattrs, which the command line's help does without
+
+    config, faults = read(_overlaid(document, overrides or {}), environ)
+    check(config, lambda path, message: faults.append(Fault(path=path, message=message)))
+    if faults:
+        raise ConfigFaults(dict.fromkeys(faults))
     settled: Config = _settled(config)
     return settled
 

@@ -1,182 +1,202 @@
-"""Parsed TOML to the configuration's classes, noting every fault and going on.
+"""Parsed TOML to the configuration's classes by cattrs, with all of its faults and not only each table's first.
 
-Why a walk of our own and not cattrs: a converter gives up a whole table at its first bad field, so a reference inside
-that table can no longer be checked and its fault shows only on the next start. Here a bad or missing field leaves a
-hole in an otherwise whole tree; :mod:`gateway.config.checks` steps over holes, and the tree is handed out only when no
-fault was noted. The classes' own annotations are the schema: there is no second list of fields.
+cattrs collects every error but gives up the tables they are in, so what else those tables say could be checked against
+the rest only on the next start. Hence a faulty document is structured twice: :func:`_mend` makes faults of the first
+time's errors and puts a :data:`HOLE` in the place of each, and every hook lets holes pass the second time. What comes
+out is a whole tree with holes, which :mod:`gateway.config.checks` steps over. The classes' annotations are the schema,
+with the limits of numbers in their metadata: there is no second list of fields.
 
 Nothing is coerced: a string is no number and a boolean is no integer. The exceptions are a whole number where a
 fraction is expected, and a value that is one ``${VAR}`` and nothing else, which is read as the field's type because an
 environment has only strings.
+
+Limit: cattrs and the code it makes for a dozen classes cost about 20 ms, so import this only to read.
 """
 
 from __future__ import annotations
 
 import math
-import types
 import typing
-from collections.abc import Mapping
-from typing import Any, Final, Literal
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import Any, Literal
 
 import attrs
+from cattrs import Converter, errors
+from cattrs.cols import list_structure_factory, mapping_structure_factory
+from cattrs.gen import make_dict_structure_fn, override
 
 from gateway.config.expand import ExpandError, expand, is_one_variable
-from gateway.config.faults import Fault, FromEnvironment, join, shown, suggest
-from gateway.config.tree import LoaderRules, Secret
+from gateway.config.faults import HOLE, Fault, join, shown, suggest
+from gateway.config.tree import Config, Loader, LoaderRules, Secret
 
 _MOST_INT = 2**40
 _MOST_S = 31_536_000.0  # a year; every fraction in the tree is a time
-_Limits = Mapping[Any, Any]
+_NAMES: Mapping[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a string",
+    list: "an array",
+    Mapping: "a table",
+}
+_LOADERS: Mapping[Any, Any] = {attrs.fields_dict(cls)["kind"].default: cls for cls in typing.get_args(Loader)}
+_Hook = Callable[[Any, Any], Any]
 
 
-class _Hole:
-    """Where a value should be that could not be read."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "<hole>"
+class _Misfit(Exception):
+    """A value that its type does not take; the message is the fault's."""
 
 
-HOLE: Final[Any] = _Hole()
+class _SingleTable(_Misfit):
+    """A table where an array of tables belongs."""
 
 
-class Reader:
-    """Reads one document; afterwards ``faults`` holds what was found, in the order of the classes' fields."""
+@attrs.frozen(kw_only=True)
+class _AnyLoader(LoaderRules):
+    """A loader of unknown kind: what all have can be read even so, above all the name, which templates refer to."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._environ = environ
-        self.faults: list[Fault] = []
-
-    def fault(self, path: str, message: str) -> Any:
-        """Note it; returns the hole to put in the value's place."""
-        self.faults.append(Fault(path=path, message=message))
-        return HOLE
-
-    def table(self, cls: type, raw: object, path: str) -> Any:
-        """An instance of ``cls``, with holes where fields are bad or missing; a hole if ``raw`` is no table."""
-        if not isinstance(raw, Mapping):
-            return self.fault(path, f"expected a table, got {_kind_of(raw)}")
-        hints = typing.get_type_hints(cls)
-        fields = {field.name: field for field in attrs.fields(cls)}
-        for key in raw:
-            if key not in fields:
-                self.fault(join(path, key), f"unknown field{suggest(key, fields)}")
-        values = {}
-        for name, field in fields.items():
-            where = join(path, name)
-            if name in raw:
-                values[name] = self._value(hints[name], raw[name], where, field.metadata)
-            elif field.default is attrs.NOTHING:
-                values[name] = self.fault(where, "is missing and has no default")
-        return cls(**values)
-
-    def _value(self, kind: Any, raw: object, path: str, limits: _Limits) -> Any:
-        origin = typing.get_origin(kind)
-        if kind in (bool, int, float):
-            return self._scalar(kind, raw, path, limits)
-        if kind is str:
-            return self._text(raw, path)
-        if kind is Secret:
-            text = self._text(raw, path)
-            return HOLE if text is HOLE else Secret(str(text))
-        if origin is Literal:
-            return self._choice(typing.get_args(kind), raw, path)
-        if origin is tuple:
-            return self._array(typing.get_args(kind)[0], raw, path, limits)
-        if origin is dict:
-            return self._pairs(typing.get_args(kind)[1], raw, path, limits)
-        if origin in (types.UnionType, typing.Union):
-            kinds = [one for one in typing.get_args(kind) if one is not types.NoneType]
-            return self._value(kinds[0], raw, path, limits) if len(kinds) == 1 else self._one_of(kinds, raw, path)
-        return self.table(kind, raw, path)
-
-    def _text(self, raw: object, path: str) -> Any:
-        if not isinstance(raw, str):
-            return self.fault(path, f"expected a string, got {_kind_of(raw)}")
-        try:
-            return expand(raw, self._environ)
-        except ExpandError as error:
-            return self.fault(path, str(error))
-
-    def _choice(self, choices: tuple[str, ...], raw: object, path: str) -> Any:
-        text = self._text(raw, path)
-        if text is HOLE or text in choices:
-            return text if text is HOLE else str(text)
-        return self.fault(path, f"{shown(text)} is not known here{suggest(text, choices)}")
-
-    def _array(self, item: Any, raw: object, path: str, limits: _Limits) -> Any:
-        if not isinstance(raw, list):
-            hint = f"; write [[{path}]]" if isinstance(raw, Mapping) and "." not in path else ""
-            return self.fault(path, f"expected an array, got {_kind_of(raw)}{hint}")
-        return tuple(self._value(item, one, f"{path}[{index}]", limits) for index, one in enumerate(raw))
-
-    def _pairs(self, item: Any, raw: object, path: str, limits: _Limits) -> Any:
-        if not isinstance(raw, Mapping):
-            return self.fault(path, f"expected a table, got {_kind_of(raw)}")
-        return {key: self._value(item, value, join(path, key), limits) for key, value in raw.items()}
-
-    def _one_of(self, classes: list[Any], raw: object, path: str) -> Any:
-        """The class whose ``kind`` the table names."""
-        if not isinstance(raw, Mapping):
-            return self.fault(path, f"expected a table, got {_kind_of(raw)}")
-        by_kind = {str(attrs.fields_dict(cls)["kind"].default): cls for cls in classes}
-        where = join(path, "kind")
-        if "kind" in raw:
-            kind = self._choice(tuple(by_kind), raw["kind"], where)
-        else:
-            kind = self.fault(where, f"is missing{suggest('', by_kind)}")
-        if kind is not HOLE:
-            return self.table(by_kind[kind], raw, path)
-        # What all kinds have can be read even so: above all the name, which templates refer to.
-        common = attrs.fields_dict(LoaderRules)
-        return self.table(LoaderRules, {name: value for name, value in raw.items() if name in common}, path)
-
-    def _scalar(self, kind: type, raw: object, path: str, limits: _Limits) -> Any:
-        if isinstance(raw, str) and is_one_variable(raw):
-            text = self._text(raw, path)
-            raw = text if text is HOLE else _parse(kind, text)
-            if raw is None:
-                return self.fault(path, f"{shown(text)} is not {_expected(kind)}")
-        if raw is HOLE:
-            return HOLE
-        if kind is float and type(raw) is int:
-            raw = float(raw) if abs(raw) < 2**53 else math.inf
-        if type(raw) is not kind:
-            return self.fault(path, f"expected {_expected(kind)}, got {_kind_of(raw)}")
-        wrong = None if kind is bool else _out_of_range(raw, limits)
-        return raw if wrong is None else self.fault(path, wrong)
+    kind: Literal[*_LOADERS]  # type: ignore[valid-type]
 
 
-def _out_of_range(number: Any, limits: _Limits) -> str | None:
-    """Numbers are not shown: one may have come out of the environment."""
-    if isinstance(number, float) and not math.isfinite(number):
-        return "must be a finite number"
-    if isinstance(number, float):
-        return "must be above 0" if number <= 0 else f"must be at most {_MOST_S:.0f}" if number > _MOST_S else None
-    least, most = limits.get("least", 1), limits.get("most", _MOST_INT)
-    return f"must be at least {least}" if number < least else f"must be at most {most}" if number > most else None
-
-
-def _parse(kind: type, text: FromEnvironment) -> bool | int | float | None:
-    """None if it is not of that type."""
-    if kind is bool:
-        return {"true": True, "false": False}.get(text)
+def read(document: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[Config, list[Fault]]:
+    """The tree, with a hole for each bad or missing field, and the faults that are the reason."""
+    converter = _converter(environ)
+    faults: list[Fault] = []
     try:
-        number: int | float = int(text) if kind is int else float(text)
-    except ValueError:
-        return None
-    return number
+        return converter.structure(document, Config), faults
+    except errors.BaseValidationError as error:
+        mended = _mend(document, error, "", faults)
+    return converter.structure(mended, Config), faults
 
 
-def _expected(kind: type) -> str:
-    return {bool: "true or false", int: "a whole number", float: "a number"}[kind]
+# --- errors to faults -----------------------------------------------------------------------------------------------
 
 
-def _kind_of(raw: object) -> str:
+def _mend(raw: Any, error: Exception, path: str, faults: list[Fault]) -> Any:
+    """A copy of ``raw`` with holes for what ``error`` is about and without unknown fields, each noted in ``faults``."""
+    if isinstance(error, _Misfit | ExpandError):
+        hint = f"; write [[{path}]]" if isinstance(error, _SingleTable) and "." not in path else ""
+        faults.append(Fault(path=path, message=f"{error}{hint}"))
+        return HOLE
+    if not isinstance(error, errors.ClassValidationError | errors.IterableValidationError):
+        raise error
+    causes, others = error.group_exceptions()
+    mended: Any = list(raw) if isinstance(raw, list) else dict(raw)
+    unknown = {key for one in others if isinstance(one, errors.ForbiddenExtraKeysError) for key in one.extra_fields}
+    for name in sorted(unknown, key=list(raw).index):
+        del mended[name]
+        hint = suggest(name, attrs.fields_dict(error.cl))
+        faults.append(Fault(path=join(path, name), message=f"unknown field{hint}"))
+    for cause, note in causes:
+        key: Any = note.name if isinstance(note, errors.AttributeValidationNote) else note.index
+        where = f"{path}[{key}]" if isinstance(key, int) else join(path, key)
+        if isinstance(cause, KeyError):  # no hook's, but cattrs's for a field that is not there
+            mended[key], cause = None, _missing(note.type)
+        mended[key] = _mend(mended[key], cause, where, faults)
+    return mended
+
+
+def _missing(kind: Any) -> _Misfit:
+    choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
+    return _Misfit("is missing" + suggest("", choices, otherwise=" and has no default"))
+
+
+# --- what each type takes -------------------------------------------------------------------------------------------
+
+
+def _converter(environ: Mapping[str, str]) -> Converter:
+    converter = Converter(detailed_validation=True, forbid_extra_keys=True)
+    converter.register_structure_hook(str, _only(str, lambda raw, _: expand(raw, environ)))
+    converter.register_structure_hook(Secret, _only(str, lambda raw, _: Secret(str(converter.structure(raw, str)))))
+    converter.register_structure_hook(Loader, _only(Mapping, partial(_loader, converter)))
+    for kind in (bool, int, float):
+        converter.register_structure_hook(kind, _only(object, partial(_scalar, converter)))
+    for origin, factory in {Literal: _choice, tuple: _array, dict: _pairs}.items():
+        converter.register_structure_hook_factory(partial(_is, origin), partial(factory, converter))
+    converter.register_structure_hook_factory(attrs.has, partial(_table, converter))
+    return converter
+
+
+def _is(origin: Any, kind: Any) -> bool:
+    return typing.get_origin(kind) is origin
+
+
+def _only(shape: Any, hook: _Hook) -> _Hook:
+    """The hook for values of this shape, and for holes, which stay."""
+
+    def checked(raw: Any, kind: Any) -> Any:
+        if raw is HOLE or isinstance(raw, shape):
+            return raw if raw is HOLE else hook(raw, kind)
+        misfit = _SingleTable if shape is list and isinstance(raw, Mapping) else _Misfit
+        raise misfit(f"expected {_NAMES[shape]}, got {_name_of(raw)}")
+
+    return checked
+
+
+def _table(converter: Converter, cls: Any) -> _Hook:
+    def limited(limits: Mapping[Any, Any]) -> Any:
+        return override(struct_hook=_only(object, partial(_scalar, converter, **limits)))
+
+    numbers = {field.name: limited(field.metadata) for field in attrs.fields(cls) if field.metadata}
+    return _only(Mapping, make_dict_structure_fn(cls, converter, **numbers))
+
+
+def _pairs(converter: Converter, kind: Any) -> _Hook:
+    return _only(Mapping, mapping_structure_factory(kind, converter, key_type=Any))  # keys stay as they are written
+
+
+def _array(converter: Converter, kind: Any) -> _Hook:
+    items = list_structure_factory(kind, converter)
+    return _only(list, lambda raw, _: tuple(items(raw, kind)))
+
+
+def _choice(converter: Converter, kind: Any) -> _Hook:
+    def choice(raw: str, _: Any) -> str:
+        text, choices = converter.structure(raw, str), typing.get_args(kind)
+        if text in choices:
+            return str(text)
+        raise _Misfit(f"{shown(text)} is not known here{suggest(text, choices)}")
+
+    return _only(str, choice)
+
+
+def _loader(converter: Converter, raw: Mapping[str, Any], _: Any) -> Any:
+    """The class whose ``kind`` the table names."""
+    with suppress(KeyError, _Misfit, ExpandError):  # the kind's; what is wrong inside of a loader comes as a group
+        return converter.structure(raw, _LOADERS[converter.structure(raw["kind"], str)])
+    common = attrs.fields_dict(_AnyLoader)
+    return converter.structure({name: value for name, value in raw.items() if name in common}, _AnyLoader)
+
+
+def _scalar(converter: Converter, raw: Any, kind: Any, *, least: int = 1, most: int = _MOST_INT) -> Any:
+    if isinstance(raw, str) and is_one_variable(raw):
+        text = converter.structure(raw, str)
+        try:
+            raw = {"true": True, "false": False}[text] if kind is bool else kind(text)
+        except (ValueError, KeyError):
+            raise _Misfit(f"{shown(text)} is not {_NAMES[kind]}") from None
+    if kind is float and type(raw) is int:
+        raw = float(raw) if abs(raw) < 2**53 else math.inf
+    if type(raw) is not kind:
+        raise _Misfit(f"expected {_NAMES[kind]}, got {_name_of(raw)}")
+    wrong = None if kind is bool else _out_of_range(raw, least, most)
+    if wrong:
+        raise _Misfit(wrong)
+    return raw
+
+
+def _out_of_range(number: int | float, least: int, most: int) -> str:
+    """Why, or "". Numbers are not shown: one may have come out of the environment."""
+    if isinstance(number, int):
+        return f"must be at least {least}" if number < least else f"must be at most {most}" if number > most else ""
+    if not math.isfinite(number):
+        return "must be a finite number"
+    return "must be above 0" if number <= 0 else f"must be at most {_MOST_S:.0f}" if number > _MOST_S else ""
+
+
+def _name_of(raw: object) -> str:
     if isinstance(raw, bool):
         return "a boolean"
-    names: dict[type, str] = {str: "a string", int: "a whole number", float: "a number", list: "an array"}
-    if isinstance(raw, Mapping):
-        return "a table"
-    return next((name for kind, name in names.items() if isinstance(raw, kind)), "a date or time")
+    return next((name for kind, name in _NAMES.items() if isinstance(raw, kind)), "a date or time")
