@@ -233,6 +233,19 @@ def _print_faults(source: str, faults: ConfigFaults) -> None:
         console.print(Text.assemble(path, fault.message))
 
 
+def open_missing_files() -> None:
+    """Put ``/dev/null`` where the caller closed standard files.
+
+    The next socket or database would get their numbers otherwise, and log lines would be written into it.
+    """
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)  # worker processes have them, too
+    os.close(fd)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
 def main() -> None:
     """The console script's entry point; never returns."""
+    open_missing_files()
     sluice(prog_name="sluice")

@@ -259,3 +259,18 @@ def test_help_loads_no_framework(tmp_path: Path) -> None:
         check=True,
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_standard_files_that_the_caller_closed_are_nothing_and_no_socket(tmp_path: Path, closed: str) -> None:
+    program = (
+        "import os, socket, sys\nfrom gateway.cli import open_missing_files\nopen_missing_files()\n"
+        "print('out', flush=True)\nprint('err', file=sys.stderr, flush=True)\n"
+        "told = [socket.socket().fileno() > 2, *map(os.get_inheritable, range(3))]\n"
+        "open('told', 'w').write(repr(told))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = ["sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, program]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False)
+    assert done.returncode == 0
+    assert (tmp_path / "told").read_text() == "[True, True, True, True]"
