@@ -5,7 +5,8 @@ objects 0.7 s, and the whole loop waits. Counting the characters that structure 
 
 Limits: :data:`MAX_FIELDS` fields and as many objects, wherever they are nested. What looks like them inside of texts
 counts, too; a prompt would have to quote megabytes of JSON to meet that.
-Cost: 1 ms for 16 MB of text, 20 ms for 16 MB of colons (CPython 3.11). What passes is decoded within 100 ms.
+Cost: 8 ms for 16 MB of text, up to 40 ms for texts full of quotes and colons (CPython 3.11). What passes still holds
+the loop: the worst 16 MB found take a chat request 70 ms and an orchestration, which is decoded twice, 125 ms.
 """
 
 from __future__ import annotations
