@@ -56,9 +56,8 @@ class RequestConnection(TrioASGIHTTPConnection):
 
     async def __call__(self, receive: Any, send: Any) -> None:
         scope = cast("dict[str, Any]", self.scope)
-        if scope["path"].startswith(
-            "//"
-        ):  # the router would ignore the first slash; the door, which went before, did not
+        # The router would ignore the first slash; the door, which goes before it, does not.
+        if scope["path"].startswith("//"):
             await _send_reply(send, error_reply(RequestError("not_found", 404, "no path here begins with two slashes")))
             return
         why: dict[str, Any] | None = (scope.get("extensions") or {}).get(CANCELS)
