@@ -1,46 +1,218 @@
-"""How a client hears an answer: the interface between the exchange and the client's dialect.
+"""How a client asks and hears: the interface between the exchange and the client's dialect.
 
-The exchange asks a provider and relays what comes; a voice knows the client's wire format. Voices are sans-I/O: they
-turn requests into :class:`ChatRequest` and blocks of provider events into bytes, and keep no more state than their
-format needs (an event counter, a list of sources).
+A :class:`Voice` is one client dialect, for one request. The exchange asks it what to send to a target
+(:meth:`Voice.prepare`) and gets an :class:`Asking`: the provider's path and body, and an :class:`AnswerStream` that
+turns the provider's bytes into the client's. Whether that stream passes bytes through (same dialect on both sides) or
+translates them by way of events (``dialects/pairing.py``) is no concern of the exchange.
+
+Everything here is sans-I/O. A request may be asked several times (retry, hedge, failover), so each ``Asking`` has a
+stream of its own, and a stream gives nothing to the client before it is chosen (:meth:`AnswerStream.first`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
+
+from attrs import Factory, field, frozen
 
 from gateway.core.ask import LoaderNews
 from gateway.core.errors import GatewayError
-from gateway.core.facts import Record
-from gateway.dialects.openai_chat import ChatRequest
+from gateway.core.facts import Record, Usage
+from gateway.dialects.answer import Answer
+from gateway.dialects.call import Call
+from gateway.dialects.provider import ProviderDialect, Quirks, Writer
+
+
+@frozen(kw_only=True, slots=True)
+class Opening:
+    """What a voice may need of the request's head: some dialects put the model, or a version, outside the body.
+
+    Attributes:
+        path: As the client asked, decoded.
+        query: Raw query string.
+        headers: Names in lower case.
+    """
+
+    path: str
+    query: bytes = b""
+    headers: Mapping[bytes, bytes] = Factory(dict)
+
+
+class Request(Protocol):
+    """A parsed request of any dialect."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def stream(self) -> bool: ...
+    @property
+    def user(self) -> str | None: ...
+    @property
+    def last_user_text(self) -> str: ...
+
+    def messages(self) -> list[dict[str, Any]]:
+        """The messages, each with its ``role``; every other field is the request's own business."""
+        ...
+
+    def with_messages(self, messages: list[dict[str, Any]]) -> Request:
+        """The same request with other messages: its own from :meth:`messages`, or new ones with a ``content`` text."""
+        ...
+
+    def call(self) -> Call:
+        """The request in no dialect. Raises ``RequestError`` 400 that names the field."""
+        ...
+
+    def encode_as_is(self, model: str, quirks: Quirks) -> bytes:
+        """The client's own document, for a provider of the same dialect, which may know the model by another name."""
+        ...
+
+
+@frozen(kw_only=True, slots=True)
+class Whole:
+    """An answer that was not streamed.
+
+    Attributes:
+        body: As the client gets it.
+        answer: What it says; None for dialects without one (embeddings).
+    """
+
+    body: bytes
+    usage: Usage | None = None
+    finish_reason: str = ""
+    answer: Answer | None = None
+
+
+class AnswerStream(Protocol):
+    """One provider stream, read by read, on its way to one client.
+
+    Attributes:
+        committed: Content was seen. Nothing is given out before, so that a failure can still change the status.
+        events: Content events seen; about one per token.
+        finish_reason: "" until one was seen.
+        usage: As the provider reported it.
+        done: The provider's own end was seen.
+        finished: The answer is whole: said so, or every choice has its finish reason.
+        error: The provider's error event, if it sent one.
+        malformed: Events that were left out because they could not be read.
+    """
+
+    committed: bool
+    events: int
+    finish_reason: str
+    usage: Usage | None
+    done: bool
+    error: Any
+    malformed: int
+
+    @property
+    def finished(self) -> bool: ...
+
+    def feed(self, data: bytes) -> bytes:
+        """Take one network read; what the client gets for it once :meth:`first` was called.
+
+        Raises:
+            EventTooLong, BadAnswer: Garbage.
+        """
+        ...
+
+    def first(self) -> bytes:
+        """What the client gets first; called once, after the commit point, of the stream that was chosen."""
+        ...
+
+    def end(self) -> bytes:
+        """The end of a whole answer, as far as the provider's bytes did not bring it themselves."""
+        ...
+
+    def so_far(self) -> Answer | None:
+        """What the client has of the answer; None if it was not kept or is too long to be."""
+        ...
+
+
+@frozen(kw_only=True, slots=True)
+class Asking:
+    """What to send to one target, and how to read what comes back.
+
+    Attributes:
+        path: Path and query below the provider's base path.
+        body: The document.
+        dropped: Fields of the client's that the provider has no counterpart for; told in ``x-sluice-dropped``.
+        headers: Of this request alone, beside the provider's own.
+        stream: For a streamed request.
+        ready: The answer, where no provider is needed for it.
+    """
+
+    path: bytes
+    body: bytes
+    dropped: tuple[str, ...] = ()
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    stream: AnswerStream | None = field(default=None, eq=False)
+    ready: Whole | None = None
 
 
 class Voice(Protocol):
-    """One client dialect, for one request."""
+    """One client dialect, for one request.
 
-    speaks_early: bool  # it has something to say before the model does, so its status is fixed earlier
-    conversation: str | None  # as the body names it, once it was parsed
+    Attributes:
+        dialect: ``openai`` | ``openai-responses`` | ``anthropic`` | ``gemini`` | …
+        speaks_early: It has something to say before the model does, so its status is fixed earlier.
+        conversation: As the body names it, once it was parsed.
+    """
 
-    def parse(self, body: bytes) -> ChatRequest:
+    @property
+    def dialect(self) -> str: ...
+    @property
+    def speaks_early(self) -> bool: ...
+    @property
+    def conversation(self) -> str | None: ...
+
+    def parse(self, body: bytes) -> Request:
         """The client's request. Raises ``RequestError``."""
+        ...
+
+    def prepare(self, request: Request, dialect: ProviderDialect, model: str, *, keep: bool) -> Asking:
+        """What to send to a target; see ``dialects.pairing.prepare``, which most voices use.
+
+        Args:
+            keep: :meth:`AnswerStream.so_far` will be asked for.
+
+        Raises:
+            RequestError: 400, naming the field that this provider has no counterpart for and that must not be lost.
+        """
+        ...
+
+    def read_whole(self, request: Request, dialect: ProviderDialect, body: bytes) -> Whole:
+        """A provider's whole answer. Raises ``BadAnswer``."""
+        ...
+
+    def writer(self, request: Request) -> Writer:
+        """A new writer of streamed answers in this dialect."""
+        ...
+
+    def write_whole(self, answer: Answer, request: Request) -> bytes:
+        """A whole answer in this dialect."""
+        ...
 
     def context(self, news: LoaderNews) -> bytes:
         """What to tell of a loader."""
+        ...
 
     def begins(self, record: Record) -> bytes:
         """What to tell when a target has begun to answer."""
-
-    def events(self, block: bytes) -> bytes:
-        """A block of the provider's events, as the client gets it."""
+        ...
 
     def ends(self, record: Record) -> bytes:
-        """The end of a stream that was whole."""
-
-    def breaks(self, error: GatewayError) -> bytes:
-        """The end of a stream that is not: one error event."""
+        """What to tell after the end of a stream that was whole; the record's usage is final."""
+        ...
 
     def whole(self, body: bytes, record: Record) -> bytes:
-        """A provider's non-streamed answer, as the client gets it."""
+        """The last touch to a whole answer: ours alone puts the request's facts into it."""
+        ...
+
+    def breaks(self, error: GatewayError) -> bytes:
+        """The end of a stream that is not whole: one error event."""
+        ...
 
     def error(self, error: GatewayError) -> dict[str, Any]:
         """The error document of a request that got no answer."""
+        ...
