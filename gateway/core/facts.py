@@ -44,8 +44,9 @@ class Usage:
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    cached_tokens: int = 0
-    reasoning_tokens: int = 0
+    cached_tokens: int = 0  # of the prompt's, read from the provider's cache
+    reasoning_tokens: int = 0  # of the completion's
+    cache_write_tokens: int = 0  # of the prompt's, written to it
     estimated: bool = False
 
     @property
@@ -62,6 +63,42 @@ class LoaderFact:
     ms: float
 
 
+class Kind(enum.Enum):
+    """Why a target was asked."""
+
+    PRIMARY = "primary"
+    RETRY = "retry"
+    HEDGE = "hedge"
+    FAILOVER = "failover"
+    CONTINUATION = "continuation"  # another target went on with a broken answer
+
+
+@define(kw_only=True, slots=True)
+class AttemptFact:
+    """One attempt: who was asked, why, and what came of it.
+
+    Attributes:
+        label: The configured target, from a bounded set.
+        outcome: ``ok`` · ``failed`` (before its first content) · ``broken`` (after it) · ``cancelled`` (the client left,
+            or another attempt was faster) · "" while it runs.
+        status: The provider's, 0 if it gave none.
+        code: Of the error, "" without one.
+        began_at: When it was asked, on ``trio.current_time()``'s clock.
+        ttft_s: To its first content, 0 if there was none.
+        usage: What it cost: as reported, else estimated from what was read; None if it did not begin to answer.
+    """
+
+    target: str
+    label: str
+    kind: Kind
+    began_at: float
+    outcome: str = ""
+    status: int = 0
+    code: str = ""
+    ttft_s: float = 0.0
+    usage: Usage | None = None
+
+
 @define(kw_only=True, slots=True)
 class Record:
     """What is known of one request so far.
@@ -73,7 +110,8 @@ class Record:
         model: What the client asked for; "" until the body was read.
         target: ``provider/model`` that answers.
         target_label: The configured target behind it, from a bounded set; differs where a wildcard was used.
-        upstream_status: The provider's last status, 0 if it gave none.
+        attempts: Every target that was asked, in order; see :class:`AttemptFact`.
+        dropped: Fields of the client's that the provider has no counterpart for.
         first_token_at: The commit point.
         events: Content events relayed; the base of the token estimate when no usage was reported.
         status: What the client was sent, 0 if nothing.
@@ -92,8 +130,8 @@ class Record:
     stream: bool = False
     target: str = ""
     target_label: str = ""
-    attempts: int = 0
-    upstream_status: int = 0
+    attempts: list[AttemptFact] = field(factory=list)
+    dropped: tuple[str, ...] = ()
     queue_s: float = 0.0
     context_s: float = 0.0
     loaders: list[LoaderFact] = field(factory=list)
@@ -107,6 +145,11 @@ class Record:
     outcome: Outcome | None = None
     code: str = ""
     detail: str = ""
+
+    @property
+    def upstream_status(self) -> int:
+        """The last attempt's status, 0 if there is none."""
+        return self.attempts[-1].status if self.attempts else 0
 
     @property
     def total_s(self) -> float:

@@ -2,7 +2,7 @@
 
 An answer passes through as bytes: :class:`ChatStream` finds the events of a read by scanning and decodes only those
 that are not plain content (usage, finish reason, error, ``[DONE]``). What plain content looks like is learnt from the
-stream itself, see :class:`_Plain`. Its text is understood in ``transcript``, for those who need it.
+stream itself, see :class:`_Plain`. Its text is understood only where it is kept (``kept``).
 
 Source: OpenAI API reference, "The chat completion object" and "The chat completion chunk object".
 """
@@ -15,7 +15,10 @@ import msgspec
 from attrs import define, field, frozen
 
 from gateway.core.facts import Usage
-from gateway.dialects.sse import EventSplitter, EventTooLong, event_data, split_events
+from gateway.dialects.answer import Answer
+from gateway.dialects.kept import Kept
+from gateway.dialects.provider import BadAnswer
+from gateway.dialects.sse import EventSplitter, EventTooLong, encode_event, event_data, split_events
 
 DONE = b"data: [DONE]\n\n"
 MAX_TOKENS = 1_000_000_000  # a usage beyond that is no count
@@ -79,12 +82,34 @@ class _Answer(msgspec.Struct):
     usage: Any = None
 
 
+class _Identity(msgspec.Struct):
+    id: Any = ""
+    created: Any = 0
+    model: Any = ""
+
+
+_identity = msgspec.json.Decoder(_Identity)
+_encode = msgspec.json.Encoder().encode
 _chunk = msgspec.json.Decoder(_Chunk)
 _answer = msgspec.json.Decoder(_Answer)
 
 
-class BadAnswer(ValueError):
-    """What the provider sent is not what its dialect allows."""
+def _usage_chunk(sample: bytes, usage: Usage) -> dict[str, Any]:
+    """The usage event of a stream whose provider sent none; ``estimated`` marks it."""
+    identity = _identity.decode(sample) if sample else _Identity()
+    return {
+        "id": identity.id,
+        "object": "chat.completion.chunk",
+        "created": identity.created,
+        "model": identity.model,
+        "choices": [],
+        "usage": {
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "total_tokens": usage.total_tokens,
+            **({"estimated": True} if usage.estimated else {}),
+        },
+    }
 
 
 def read_answer(body: bytes) -> tuple[Usage | None, str]:
@@ -163,6 +188,7 @@ class ChatStream:
     Attributes:
         want_usage: The client asked for the usage chunk; otherwise it is taken out of the stream.
         choices: How many answers were asked for (``n``); each has a finish reason of its own.
+        kept: Where the answer is kept for :meth:`so_far`, if it is.
         committed: Content was seen. Until then nothing is given out, so that a failure can still change the status.
         events: Events with a delta that were given out, from the first content on; about one per token.
         finish_reason: "" until one was seen.
@@ -174,7 +200,9 @@ class ChatStream:
 
     want_usage: bool
     choices: int = 1
+    kept: Kept | None = None
     committed: bool = False
+    catching_up: bool = False
     events: int = 0
     finish_reason: str = ""
     usage: Usage | None = None
@@ -183,8 +211,11 @@ class ChatStream:
     malformed: int = 0
     _splitter: EventSplitter = field(factory=EventSplitter)
     _held: bytes = b""
+    _given: bool = False
+    _ended: bool = False  # the client has its [DONE]
     _finished: set[int] = field(factory=set)
     _pattern: _Plain | None = None
+    _id_chunk: bytes = b""  # an event of the stream: id, time and model are the same in all
 
     def feed(self, data: bytes) -> bytes:
         """Take one network read, give back what the client shall get: whole events, b"" if none.
@@ -195,18 +226,56 @@ class ChatStream:
         block = self._splitter.feed(data)
         if not block or self.done or self.error is not None:
             return b""
-        if self.committed:
-            return self._pass(block)
-        end = self._hold(block)
-        if end < 0:
+        if not self.committed:
+            end = self._hold(block)
+            if end < 0:
+                return b""
+            block = block[end:]
+        block = self._pass(block)
+        if not self._given:
+            self._held += block
             return b""
-        held, self._held = self._held, b""
-        return held + self._pass(block[end:])
+        if self.kept is not None:
+            self.kept.add(block)
+        return block
+
+    def first(self) -> bytes:
+        """What was held back up to the commit point, and with it."""
+        held, self._held, self._given = self._held, b"", True
+        if self.kept is not None:
+            self.kept.add(held)
+        return held
+
+    def eof(self) -> None:
+        """Nothing is held back here."""
+
+    def end(self, usage: Usage | None) -> bytes:
+        """What the provider left out: the usage, if the client wanted it, and ``[DONE]``."""
+        if self._ended:
+            return b""
+        self._ended = True
+        if self.want_usage and self.usage is None and usage is not None:
+            return encode_event(_encode(_usage_chunk(self._id_chunk, usage))) + DONE
+        return DONE
+
+    def so_far(self) -> Answer | None:
+        """What the client has, put together; None if it was not kept or is too long."""
+        return self.kept.answer() if self.kept is not None else None
 
     @property
     def finished(self) -> bool:
         """Whether the answer is whole: said so, or every choice has its finish reason (some send no ``[DONE]``)."""
         return self.done or len(self._finished) >= self.choices
+
+    @property
+    def complete(self) -> bool:
+        """Whether all is here but perhaps ``[DONE]``, which is not worth waiting for."""
+        return self.done or (self.usage is not None and self.finished)
+
+    @property
+    def billed(self) -> Usage | None:
+        """The provider's own count."""
+        return self.usage
 
     def _hold(self, block: bytes) -> int:
         """Hold the preamble back, up to and with the first event with content.
@@ -247,7 +316,9 @@ class ChatStream:
                 continue
             if data == b"[DONE]":
                 self.done = True
-                kept.append(event)
+                if not self.want_usage or self.usage is not None:
+                    self._ended = True  # otherwise :meth:`end` has something to say before it
+                    kept.append(event)
                 break
             if self._notice(data):
                 kept.append(event)
@@ -279,6 +350,8 @@ class ChatStream:
         self.events += spoken and self.committed
         if content and self._pattern is None and chunk.usage is None and not self.finish_reason:
             self._pattern = _Plain.learn(data)
+        if self.want_usage and not self._id_chunk:
+            self._id_chunk = data
         if chunk.usage is not None:
             self.usage = _usage_of(chunk.usage)
             return bool(self.want_usage or chunk.choices)

@@ -12,13 +12,22 @@ from typing import Annotated, Any
 
 import msgspec
 import orjson
-from attrs import frozen
+from attrs import evolve, frozen
 
 from gateway.core.ask import LoaderNews
 from gateway.core.errors import GatewayError, RequestError
 from gateway.core.facts import Record
+from gateway.dialects import pairing
+from gateway.dialects.answer import Answer
+from gateway.dialects.call import Call
+from gateway.dialects.chat_call import chat_call
+from gateway.dialects.chat_stream import ChatStream, read_answer
+from gateway.dialects.chat_writer import ChatWriter, write_chat
 from gateway.dialects.json_limits import check_structure
+from gateway.dialects.kept import Kept
+from gateway.dialects.provider import ProviderDialect, Quirks
 from gateway.dialects.sse import encode_event
+from gateway.dialects.voice import Asking, Whole
 
 MAX_MESSAGES = 10_000
 MAX_N = 128
@@ -88,19 +97,27 @@ class ChatRequest:
         """
         return [{**raw, "role": _text.decode(raw["role"])} for raw in _raw_messages.decode(self.fields["messages"])]
 
-    def encode(self, *, model: str, usage_in_stream: bool, messages: list[dict[str, Any]] | None = None) -> bytes:
-        """The body for a provider.
+    def with_messages(self, messages: list[dict[str, Any]]) -> ChatRequest:
+        """The same request with other messages."""
+        return evolve(self, fields={**self.fields, "messages": msgspec.Raw(_encode(messages))})
 
-        Args:
-            model: The provider's own name of the model.
-            usage_in_stream: Ask for the usage chunk even if the client did not; :class:`ChatStream` takes it out again.
-            messages: Replaces the client's messages.
+    def call(self) -> Call:
+        """The request in no dialect, for a provider of another one."""
+        return chat_call(self.fields)
+
+    def encode_as_is(self, model: str, quirks: Quirks) -> bytes:
+        """The client's document for a provider of the same dialect.
+
+        The usage chunk is asked for even if the client did not, where the provider has it; :class:`ChatStream` takes it
+        out again. What the provider is known to refuse is left out, and the answer's limit has the name it knows.
         """
         fields = dict(self.fields)
         fields["model"] = msgspec.Raw(_encode(model))
-        if messages is not None:
-            fields["messages"] = msgspec.Raw(_encode(messages))
-        if self.stream and usage_in_stream and not self.include_usage:
+        for name in quirks.drops:
+            fields.pop(name, None)
+        if quirks.max_tokens_field == "max_tokens" and "max_completion_tokens" in fields:
+            fields.setdefault("max_tokens", fields.pop("max_completion_tokens"))
+        if self.stream and quirks.usage_in_stream and not self.include_usage:
             options = _fields.decode(fields["stream_options"]) if self._has_options else {}
             fields["stream_options"] = msgspec.Raw(_encode({**options, "include_usage": _TRUE}))
         return _encode(fields)
@@ -191,13 +208,41 @@ def error_document(error: GatewayError) -> dict[str, Any]:
 
 
 class ChatVoice:
-    """``POST /v1/chat/completions``: what the provider says passes through as it is."""
+    """``POST /v1/chat/completions``: to providers of the same dialect the bytes pass, to others by way of events."""
 
+    dialect = "openai"
     speaks_early = False
     conversation: str | None = None  # a header names it
 
     def parse(self, body: bytes) -> ChatRequest:
         return parse_request(body)
+
+    def prepare(self, request: ChatRequest, dialect: ProviderDialect, model: str, *, keep: bool) -> Asking:
+        if dialect.wire != self.dialect:
+            return pairing.prepare(self, request, dialect, model, keep=keep)
+        stream = None
+        if request.stream:
+            kept = Kept(dialect.reader()) if keep else None
+            stream = ChatStream(want_usage=request.include_usage, choices=request.n, kept=kept)
+        return Asking(
+            path=dialect.path(model, stream=request.stream),
+            body=request.encode_as_is(model, dialect.quirks),
+            dropped=tuple(name for name in dialect.quirks.drops if name in request.fields),
+            stream=stream,
+            passes=True,
+        )
+
+    def read_whole(self, request: ChatRequest, dialect: ProviderDialect, body: bytes) -> Whole:
+        if dialect.wire != self.dialect:
+            return pairing.read_whole(self, request, dialect, body)
+        usage, finish_reason = read_answer(body)
+        return Whole(body=body, usage=usage, finish_reason=finish_reason)
+
+    def writer(self, request: ChatRequest) -> ChatWriter:
+        return ChatWriter(include_usage=request.include_usage)
+
+    def write_whole(self, answer: Answer, request: ChatRequest) -> bytes:
+        return write_chat(answer)
 
     def context(self, news: LoaderNews) -> bytes:
         return b""
@@ -205,17 +250,14 @@ class ChatVoice:
     def begins(self, record: Record) -> bytes:
         return b""
 
-    def events(self, block: bytes) -> bytes:
-        return block
-
     def ends(self, record: Record) -> bytes:
         return b""
 
-    def breaks(self, error: GatewayError) -> bytes:
-        return encode_event(orjson.dumps(error_document(error)))
-
     def whole(self, body: bytes, record: Record) -> bytes:
         return body
+
+    def breaks(self, error: GatewayError) -> bytes:
+        return encode_event(orjson.dumps(error_document(error)))
 
     def error(self, error: GatewayError) -> dict[str, Any]:
         return error_document(error)

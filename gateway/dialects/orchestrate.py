@@ -25,6 +25,7 @@ long, ``conversation`` 200.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
@@ -33,6 +34,15 @@ import orjson
 from gateway.core.ask import LoaderNews
 from gateway.core.errors import GatewayError, RequestError
 from gateway.core.facts import Record, Usage
+from gateway.dialects import pairing
+from gateway.dialects.answer import Answer, ToolBlock
+from gateway.dialects.events import (
+    ArgumentsDelta,
+    Event,
+    RefusalDelta,
+    TextDelta,
+    ToolCallStarted,
+)
 from gateway.dialects.json_limits import check_structure
 from gateway.dialects.openai_chat import (
     ChatRequest,
@@ -41,8 +51,9 @@ from gateway.dialects.openai_chat import (
     parse_request,
     wrong_field,
 )
+from gateway.dialects.provider import ProviderDialect
 from gateway.dialects.sse import encode_event
-from gateway.dialects.transcript import Transcript
+from gateway.dialects.voice import Asking, Request, Whole
 
 _OWN_FIELDS = frozenset({"assistant", "input", "messages", "user", "conversation", "stream"})
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -63,11 +74,11 @@ _request = msgspec.json.Decoder(_Request)
 class OrchestrateVoice:
     """One orchestration: numbers its events and keeps what the closing document needs."""
 
+    dialect = "sluice"
     speaks_early = True
 
     def __init__(self) -> None:
         self._count = 0
-        self._transcript = Transcript()
         self._loaders: dict[str, LoaderNews] = {}  # in the order in which they started, not ended
         self.conversation: str | None = None
 
@@ -116,18 +127,19 @@ class OrchestrateVoice:
 
     def begins(self, record: Record) -> bytes:
         return self._event(
-            "model.started", {"target": record.target, "model": record.model, "attempt": record.attempts}
+            "model.started", {"target": record.target, "model": record.model, "attempt": len(record.attempts)}
         )
 
-    def events(self, block: bytes) -> bytes:
-        text = self._transcript.read_block(block)
-        return self._event("text.delta", {"text": text}) if text else b""
+    def prepare(self, request: Request, dialect: ProviderDialect, model: str, *, keep: bool) -> Asking:
+        return pairing.prepare(self, request, dialect, model, keep=keep)
+
+    def read_whole(self, request: Request, dialect: ProviderDialect, body: bytes) -> Whole:
+        return pairing.read_whole(self, request, dialect, body)
+
+    def writer(self, request: Request) -> OrchestrateWriter:
+        return OrchestrateWriter(self._event)
 
     def ends(self, record: Record) -> bytes:
-        calls = [
-            self._event("tool.called", {"id": call.id, "name": call.name, "arguments": call.arguments})
-            for call in self._transcript.tool_calls.values()
-        ]
         usage = [self._event("usage", _usage(record.usage))] if record.usage else []
         done = self._event(
             "done",
@@ -138,7 +150,7 @@ class OrchestrateVoice:
                 "request_id": record.request_id,
             },
         )
-        return b"".join([*calls, *usage, done])
+        return b"".join([*usage, done])
 
     def breaks(self, error: GatewayError) -> bytes:
         about: dict[str, Any] = {"code": error.code, "message": error.public_message}
@@ -146,17 +158,24 @@ class OrchestrateVoice:
             about["retry_after_s"] = round(error.retry_after_s, 3)
         return self._event("error", about)
 
+    def write_whole(self, answer: Answer, request: Request) -> bytes:
+        """The answer's own part; :meth:`whole` adds what the record knows."""
+        first = answer.first
+        return orjson.dumps(
+            {
+                "output": first.text or first.refusal,
+                "tool_calls": [{"id": tool.id, "name": tool.name, "arguments": tool.arguments} for tool in first.tools],
+            }
+        )
+
     def whole(self, body: bytes, record: Record) -> bytes:
-        text = self._transcript.read_whole(body)
-        calls = self._transcript.tool_calls.values()
         return orjson.dumps(
             {
                 "object": "orchestration",
                 "request_id": record.request_id,
                 "assistant": record.assistant or record.model,
                 "target": record.target,
-                "output": text,
-                "tool_calls": [{"id": c.id, "name": c.name, "arguments": c.arguments} for c in calls],
+                **orjson.loads(body),
                 "finish_reason": record.finish_reason,
                 "sources": [
                     {"loader": news.loader, "source": item.source}
@@ -183,6 +202,38 @@ class OrchestrateVoice:
     def _event(self, name: str, about: dict[str, Any]) -> bytes:
         self._count += 1
         return encode_event(orjson.dumps(about), event=name.encode(), id=b"%d" % self._count)
+
+
+class OrchestrateWriter:
+    """Text as it comes; tool calls when their arguments are whole.
+
+    Args:
+        event: Makes one numbered event of a name and its data.
+    """
+
+    def __init__(self, event: Callable[[str, dict[str, Any]], bytes]) -> None:
+        self._event = event
+        self._tools: dict[int, ToolBlock] = {}
+
+    def write(self, events: list[Event]) -> bytes:
+        text = []
+        for event in events:
+            match event:
+                case TextDelta(choice=0) | RefusalDelta(choice=0):
+                    text.append(event.text)
+                case ToolCallStarted(choice=0):
+                    self._tools[event.index] = ToolBlock(event.index, event.id, event.name)
+                case ArgumentsDelta(choice=0) if event.index in self._tools:
+                    self._tools[event.index].pieces.append(event.text)
+                case _:
+                    pass
+        return self._event("text.delta", {"text": "".join(text)}) if any(text) else b""
+
+    def end(self) -> bytes:
+        return b"".join(
+            self._event("tool.called", {"id": tool.id, "name": tool.name, "arguments": tool.arguments})
+            for tool in self._tools.values()
+        )
 
 
 def _usage(usage: Usage) -> dict[str, Any]:

@@ -2,25 +2,23 @@
 
 :func:`prepare` and :func:`read_whole` are what voices use for their methods of the same names.
 :class:`TranslatedStream` is reader, facts and writer in one; :class:`PassedStream` is the same without a writer: the
-provider's own bytes go to the client, and the reader only looks on.
+provider's own bytes go to the client, and the reader only looks on. (OpenAI's chat completions, where most tokens flow,
+pass without a reader: ``dialects/chat_stream.py``.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
-
-from attrs import define, field
 
 from gateway.core.facts import Usage
 from gateway.dialects.answer import Answer
-from gateway.dialects.events import CONTENT, Event, Failed, Finished, TextDelta, Used, is_content
+from gateway.dialects.events import CONTENT, Event, Failed, Finished, Used, is_content
+from gateway.dialects.kept import MAX_KEPT_CHARS, take_in
 from gateway.dialects.provider import ProviderDialect, Reader, Writer
 from gateway.dialects.sse import EventSplitter, EventTooLong
 from gateway.dialects.voice import Asking, Request, Voice, Whole
 
 MAX_HELD_BYTES = 1_048_576  # what a stream may send before its first content
-MAX_KEPT_CHARS = 1_048_576  # of an answer that is kept for a repair or a conversation
 
 
 def prepare(voice: Voice, request: Request, dialect: ProviderDialect, model: str, *, keep: bool) -> Asking:
@@ -31,11 +29,13 @@ def prepare(voice: Voice, request: Request, dialect: ProviderDialect, model: str
     """
     path = dialect.path(model, stream=request.stream)
     if dialect.wire == voice.dialect:
-        passed = PassedStream(dialect.reader(), keep) if request.stream else None
-        return Asking(path=path, body=request.encode_as_is(model, dialect.quirks), stream=passed)
+        passed = PassedStream(dialect.reader(), keep=keep) if request.stream else None
+        return Asking(path=path, body=request.encode_as_is(model, dialect.quirks), stream=passed, passes=True)
     call = request.call()
     encoded = dialect.encode(call, model)
-    stream = TranslatedStream(dialect.reader(), voice.writer(request), keep, call.n) if request.stream else None
+    stream = None
+    if request.stream:
+        stream = TranslatedStream(dialect.reader(), voice.writer(request), keep=keep, choices=call.n)
     return Asking(path=path, body=encoded.body, dropped=encoded.dropped, stream=stream)
 
 
@@ -51,69 +51,77 @@ def read_whole(voice: Voice, request: Request, dialect: ProviderDialect, body: b
     return Whole(body=written, usage=answer.usage, finish_reason=finished.reason if finished else "", answer=answer)
 
 
-@define(slots=True)
 class _Watched:
     """What any stream learns from its events; see :class:`gateway.dialects.voice.AnswerStream`."""
 
-    reader: Reader
-    keep: bool = False
-    choices: int = 1
-    committed: bool = False
-    events: int = 0
-    finish_reason: str = ""
-    usage: Usage | None = None
-    error: Any = None
-    _finished: set[int] = field(factory=set)
-    _answer: Answer = field(factory=Answer)
-    _kept_chars: int = 0
+    def __init__(self, reader: Reader, *, keep: bool = False, choices: int = 1) -> None:
+        self._reader = reader
+        self._keep = keep
+        self._choices = choices
+        self._finished: set[int] = set()
+        self._answer = Answer()
+        self._given = False
+        self.committed = False
+        self.catching_up = False
+        self.events = 0
+        self.finish_reason = ""
+        self.usage: Usage | None = None
+        self.error: Any = None
 
     @property
     def done(self) -> bool:
-        return self.reader.done
+        return self._reader.done
 
     @property
     def malformed(self) -> int:
-        return self.reader.malformed
+        return self._reader.malformed
 
     @property
     def finished(self) -> bool:
-        return self.done or len(self._finished) >= self.choices
+        return self.done or len(self._finished) >= self._choices
+
+    @property
+    def complete(self) -> bool:
+        return self.done
+
+    @property
+    def billed(self) -> Usage | None:
+        return self.usage
 
     def so_far(self) -> Answer | None:
-        return self._answer if self.keep and self._kept_chars <= MAX_KEPT_CHARS else None
+        return self._answer if self._keep else None
 
-    def _notice(self, events: Iterable[Event]) -> None:
+    def notice(self, events: list[Event]) -> None:
+        """Learn from the provider's events."""
         for event in events:
-            match event:
-                case Finished():
-                    self.finish_reason = event.reason
-                    self._finished.add(event.choice)
-                case Used():
-                    self.usage = event.usage
-                case Failed():
-                    self.error = event
-                case _ if isinstance(event, CONTENT):
-                    self.events += 1
+            if isinstance(event, CONTENT):
+                self.events += 1
+            elif isinstance(event, Finished):
+                self.finish_reason = event.reason
+                self._finished.add(event.choice)
+            elif isinstance(event, Used):
+                self.usage = event.usage
+            elif isinstance(event, Failed):
+                self.error = event
             if not self.committed and is_content(event):
                 self.committed = True
-            if self.keep and self._kept_chars <= MAX_KEPT_CHARS:
-                self._kept_chars += len(event.text) if isinstance(event, TextDelta) else 32
-                self._answer.add(event)
+        if self._keep:
+            self._keep = take_in(self._answer, events, MAX_KEPT_CHARS)
 
 
-@define(slots=True)
 class PassedStream(_Watched):
-    """The provider's own bytes, event-wise, for a client of the same dialect (server-sent events)."""
+    """The provider's own bytes, event by event, for a client of the same dialect (server-sent events)."""
 
-    _splitter: EventSplitter = field(factory=EventSplitter)
-    _held: bytes = b""
-    _given: bool = False
+    def __init__(self, reader: Reader, *, keep: bool = False, choices: int = 1) -> None:
+        super().__init__(reader, keep=keep, choices=choices)
+        self._splitter = EventSplitter()
+        self._held = b""
 
     def feed(self, data: bytes) -> bytes:
         block = self._splitter.feed(data)
-        self._notice(self.reader.feed(data))
+        self.notice(self._reader.feed(data))
         if self.error is not None:
-            return b""  # the client gets our own words, in its dialect
+            return b""  # the client hears of it in our words
         if self._given:
             return block
         self._held += block
@@ -125,35 +133,54 @@ class PassedStream(_Watched):
         held, self._held, self._given = self._held, b"", True
         return held
 
-    def end(self) -> bytes:
-        self._notice(self.reader.end())
+    def eof(self) -> None:
+        self.notice(self._reader.end())
+
+    def end(self, usage: Usage | None) -> bytes:
         return b""
 
 
-@define(slots=True)
 class TranslatedStream(_Watched):
     """Provider's bytes → events → client's bytes."""
 
-    writer: Writer = field(kw_only=False)
-    _held: list[Event] = field(factory=list)
-    _given: bool = False
+    def __init__(self, reader: Reader, writer: Writer, *, keep: bool = False, choices: int = 1) -> None:
+        super().__init__(reader, keep=keep, choices=choices)
+        self._writer = writer
+        self._held: list[Event] = []
+        self._tail: list[Event] = []
+        self._held_bytes = 0
 
-    def __init__(self, reader: Reader, writer: Writer, keep: bool = False, choices: int = 1) -> None:
-        self.__attrs_init__(reader, keep, choices, writer=writer)  # type: ignore[attr-defined]
+    def fresh(self, events: list[Event]) -> list[Event]:
+        """Those that are for the client."""
+        return events
 
     def feed(self, data: bytes) -> bytes:
-        events = self.reader.feed(data)
-        self._notice(events)
+        events = self.fresh(self._reader.feed(data))
+        self.notice(events)
+        if self.error is not None:
+            return b""
         if self._given:
-            return self.writer.write(events)
+            return self._writer.write(events)
         self._held += events
+        self._held_bytes += len(data)
+        if self._held_bytes > MAX_HELD_BYTES and not self.committed:
+            raise EventTooLong(f"no content within {MAX_HELD_BYTES} bytes of the stream")
         return b""
 
     def first(self) -> bytes:
         held, self._held, self._given = self._held, [], True
-        return self.writer.write(held)
+        return self._writer.write(held)
 
-    def end(self) -> bytes:
-        events = self.reader.end()
-        self._notice(events)
-        return self.writer.write(events) + self.writer.end()
+    @property
+    def complete(self) -> bool:
+        return self.done or (self.finished and self.usage is not None)
+
+    def eof(self) -> None:
+        self._tail = self.fresh(self._reader.end())
+        self.notice(self._tail)
+
+    def end(self, usage: Usage | None) -> bytes:
+        tail, self._tail = self._tail, []
+        if self.usage is None and usage is not None:
+            tail.append(Used(usage))
+        return self._writer.write(tail) + self._writer.end()

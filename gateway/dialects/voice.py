@@ -93,20 +93,30 @@ class AnswerStream(Protocol):
         usage: As the provider reported it.
         done: The provider's own end was seen.
         finished: The answer is whole: said so, or every choice has its finish reason.
+        complete: It is, and nothing that belongs to it is still to come: :meth:`end` can write what is missing.
+        billed: Usage as this provider reported it; differs from ``usage`` where an answer has parts from several.
         error: The provider's error event, if it sent one.
         malformed: Events that were left out because they could not be read.
+        catching_up: What it reads now, the client already has; see ``dialects.resumed``.
     """
 
     committed: bool
+    catching_up: bool
     events: int
     finish_reason: str
     usage: Usage | None
-    done: bool
     error: Any
-    malformed: int
 
     @property
+    def done(self) -> bool: ...
+    @property
+    def malformed(self) -> int: ...
+    @property
     def finished(self) -> bool: ...
+    @property
+    def complete(self) -> bool: ...
+    @property
+    def billed(self) -> Usage | None: ...
 
     def feed(self, data: bytes) -> bytes:
         """Take one network read; what the client gets for it once :meth:`first` was called.
@@ -120,8 +130,16 @@ class AnswerStream(Protocol):
         """What the client gets first; called once, after the commit point, of the stream that was chosen."""
         ...
 
-    def end(self) -> bytes:
-        """The end of a whole answer, as far as the provider's bytes did not bring it themselves."""
+    def eof(self) -> None:
+        """The provider's bytes have ended; what was held back is understood now."""
+        ...
+
+    def end(self, usage: Usage | None) -> bytes:
+        """The end of a whole answer, as far as the provider's bytes did not bring it themselves.
+
+        Args:
+            usage: The final one, estimated if the provider gave none; told to a client that asked for it.
+        """
         ...
 
     def so_far(self) -> Answer | None:
@@ -140,6 +158,7 @@ class Asking:
         headers: Of this request alone, beside the provider's own.
         stream: For a streamed request.
         ready: The answer, where no provider is needed for it.
+        passes: The provider's documents are in the client's dialect: its errors, too, pass as they are.
     """
 
     path: bytes
@@ -148,10 +167,11 @@ class Asking:
     headers: tuple[tuple[bytes, bytes], ...] = ()
     stream: AnswerStream | None = field(default=None, eq=False)
     ready: Whole | None = None
+    passes: bool = False
 
 
 class Voice(Protocol):
-    """One client dialect, for one request.
+    """One client dialect, for one request. ``request`` is always what its own :meth:`parse` gave.
 
     Attributes:
         dialect: ``openai`` | ``openai-responses`` | ``anthropic`` | ``gemini`` | …
@@ -170,7 +190,7 @@ class Voice(Protocol):
         """The client's request. Raises ``RequestError``."""
         ...
 
-    def prepare(self, request: Request, dialect: ProviderDialect, model: str, *, keep: bool) -> Asking:
+    def prepare(self, request: Any, dialect: ProviderDialect, model: str, *, keep: bool) -> Asking:
         """What to send to a target; see ``dialects.pairing.prepare``, which most voices use.
 
         Args:
@@ -181,15 +201,15 @@ class Voice(Protocol):
         """
         ...
 
-    def read_whole(self, request: Request, dialect: ProviderDialect, body: bytes) -> Whole:
+    def read_whole(self, request: Any, dialect: ProviderDialect, body: bytes) -> Whole:
         """A provider's whole answer. Raises ``BadAnswer``."""
         ...
 
-    def writer(self, request: Request) -> Writer:
+    def writer(self, request: Any) -> Writer:
         """A new writer of streamed answers in this dialect."""
         ...
 
-    def write_whole(self, answer: Answer, request: Request) -> bytes:
+    def write_whole(self, answer: Answer, request: Any) -> bytes:
         """A whole answer in this dialect."""
         ...
 

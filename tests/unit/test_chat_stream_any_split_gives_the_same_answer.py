@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from gateway.core.facts import Usage
 from gateway.dialects.chat_stream import ChatStream, read_answer
 from gateway.dialects.sse import event_data, split_events
-from gateway.dialects.transcript import KEPT_CHARS, Transcript
 
 GOLDEN = {path.stem: path.read_bytes() for path in sorted((Path(__file__).parents[1] / "golden").glob("*.sse"))}
 DONE = b"data: [DONE]\n\n"
@@ -52,7 +51,7 @@ def hear(*reads: bytes, want_usage: bool = False) -> Heard:
     stream = ChatStream(want_usage=want_usage)
     out = []
     for read in reads:
-        out.append(stream.feed(read))
+        out += [stream.feed(read), stream.first() if stream.committed else b""]
         if stream.done or stream.error is not None:
             break
     return Heard(
@@ -155,8 +154,10 @@ def test_nothing_is_given_out_before_the_first_content_and_then_all_of_it() -> N
     assert stream.feed(comment) == b""
     assert stream.feed(role) == b""
     assert not stream.committed
-    assert stream.feed(word) == comment + role + word
+    assert stream.feed(word) == b""
     assert stream.committed
+    assert stream.feed(comment) == b""  # it has not been chosen yet
+    assert stream.first() == comment + role + word + comment
     assert stream.feed(comment) == comment
 
 
@@ -207,19 +208,20 @@ def test_a_whole_answer_with_fields_of_unusual_types_is_an_answer() -> None:
     assert read_answer(json.dumps(document).encode()) == (None, "1")
 
 
-def test_tool_calls_are_put_together_from_their_pieces() -> None:
-    transcript = Transcript()
-    transcript.read_block(GOLDEN["openai_tools"])
-    calls = [(call.id, call.name, json.loads(call.arguments)) for call in transcript.tool_calls.values()]
-    assert calls == [
-        ("call_a1", "get_weather", {"location": "Zürich"}),
-        ("call_b2", "get_time", {"zone": "CET"}),
-    ]
+def test_usage_that_the_provider_leaves_out_is_told_and_marked() -> None:
+    estimate = Usage(prompt_tokens=7, completion_tokens=2, estimated=True)
+    stream = ChatStream(want_usage=True)
+    stream.feed(chunk({"content": "a"}) + chunk({}, "stop") + DONE)
+    assert DONE not in stream.first()
+    told, done = split_events(stream.end(estimate))
+    usage = json.loads(event_data(told) or b"")["usage"]
+    assert usage == {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9, "estimated": True}
+    assert event_data(done) == b"[DONE]"
+    assert stream.end(estimate) == b""
 
 
-def test_a_transcript_of_an_answer_without_end_keeps_its_beginning() -> None:
-    transcript = Transcript()
-    block = chunk({"content": "x" * 1_000})
-    for _ in range(KEPT_CHARS // 1_000 + 10):
-        assert transcript.read_block(block) == "x" * 1_000
-    assert len(transcript.text) == KEPT_CHARS
+def test_usage_that_nobody_asked_for_is_not_told() -> None:
+    stream = ChatStream(want_usage=False)
+    stream.feed(chunk({"content": "a"}) + chunk({}, "stop"))
+    stream.first()
+    assert stream.end(Usage(prompt_tokens=7)) == DONE

@@ -49,7 +49,7 @@ events = st.lists(plain | st.sampled_from(ODD), max_size=12)
 
 
 def understood(stream, pieces):
-    out = b"".join(stream.feed(piece) for piece in pieces)
+    out = b"".join(stream.feed(piece) + (stream.first() if stream.committed else b"") for piece in pieces)
     return out, stream.events, stream.finish_reason, stream.usage, stream.done, stream.malformed
 
 
@@ -73,6 +73,7 @@ def test_any_split_and_either_path_give_the_same(lines, want_usage, done, data):
 def test_a_run_of_plain_events_is_not_decoded_one_by_one():
     stream = ChatStream(want_usage=False)
     stream.feed((chunk({"content": "first"}) + "\n\n").encode())
+    stream.first()
     decoded = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ChatStream, "_notice", lambda self, data: decoded.append(data) or True)
