@@ -31,6 +31,7 @@ from attrs import define, field
 
 from gateway.core.facts import Usage
 from gateway.dialects.answer import Answer, Choice, ReasoningBlock, TextBlock, ToolBlock
+from gateway.dialects.chat_usage import usage_document
 from gateway.dialects.events import (
     ArgumentsDelta,
     Event,
@@ -264,20 +265,3 @@ def finish_reason(event: Finished, *, refused: bool) -> str:
     if event.reason == "refusal":
         return "stop" if refused else "content_filter"
     return _FINISH.get(event.reason, "stop")
-
-
-def usage_document(usage: Usage) -> dict[str, Any]:
-    """OpenAI's ``usage``; ``estimated`` marks one that no provider reported."""
-    prompt: dict[str, int] = {"cached_tokens": usage.cached_tokens}
-    if usage.cache_write_tokens:
-        prompt["cache_write_tokens"] = usage.cache_write_tokens
-    document: dict[str, Any] = {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.total_tokens,
-        "prompt_tokens_details": prompt,
-        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
-    }
-    if usage.estimated:
-        document["estimated"] = True
-    return document
