@@ -23,8 +23,9 @@ import trio
 from quart_trio.asgi import TrioASGIHTTPConnection
 
 from gateway.core.errors import GatewayError, RequestError
-from gateway.dialects.voice import Voice
-from gateway.edge.door import STATE_KEY, too_large
+from gateway.dialects.voice import Opening
+from gateway.edge.door import OPENING_KEY, STATE_KEY, too_large
+from gateway.edge.endpoints import EVENT_STREAM, Endpoint
 from gateway.edge.errors import Headers, error_reply
 from gateway.edge.gate import Reply
 from gateway.edge.http1_head import Refusal
@@ -37,11 +38,8 @@ if TYPE_CHECKING:
 
 CANCELS = "sluice.cancel"
 JSON_HEADER = (b"content-type", b"application/json")
-STREAM_HEADERS = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),  # nginx in front must not collect what we do not
-]
+NOT_COLLECTED = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]  # nginx must not do what we do not
+STREAM_HEADERS = [(b"content-type", EVENT_STREAM), *NOT_COLLECTED]
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -70,19 +68,23 @@ class RequestConnection(TrioASGIHTTPConnection):
         if exchange is None:
             await super().__call__(receive, send)
             return
-        view, voice = self.app.exchange_views[scope["path"]]
+        endpoint = self.app.endpoints.find(scope["path"])
+        opening: Opening = scope["state"][OPENING_KEY]
+        assert endpoint is not None
         with exchange:
             if why is not None:
                 why["on_cancel"] = exchange.hang_up
                 self._offer = why.get("offer")
                 try:
-                    await self._run(exchange, view, voice(), receive, send)
+                    await self._run(exchange, endpoint, opening, receive, send)
                 finally:
                     _note_why(exchange, why)
             else:
-                await self._run_watched(exchange, view, voice(), receive, send)
+                await self._run_watched(exchange, endpoint, opening, receive, send)
 
-    async def _run(self, exchange: Exchange, view: ExchangeView, voice: Voice, receive: Receive, send: Send) -> None:
+    async def _run(
+        self, exchange: Exchange, endpoint: Endpoint, opening: Opening, receive: Receive, send: Send
+    ) -> None:
         """The request's own task, inside a scope that the client's leaving cancels."""
         settings = self.app.gateway.config.server
 
@@ -90,25 +92,26 @@ class RequestConnection(TrioASGIHTTPConnection):
             return await read_body(receive, settings.max_body_bytes, settings.body_timeout_s)
 
         try:
-            answer = await view(exchange, listen, voice)
+            answer = await endpoint.view(exchange, listen, endpoint.voice(opening))
         except GatewayError as error:
             exchange.fail(error)
             exchange.record.status = error.http_status
-            refusal = error_reply(error, request_id=exchange.record.request_id, document=voice.error)
+            refusal = error_reply(error, request_id=exchange.record.request_id, document=endpoint.error)
             refusal.headers.extend(_target_headers(exchange))
             await _send_reply(send, refusal)
             return
         exchange.record.status = 200
+        streamed = answer.body is None or answer.events
+        headers = (_stream_headers(endpoint, opening) if streamed else [JSON_HEADER]) + _answer_headers(exchange)
         if answer.body is not None:
-            headers = (STREAM_HEADERS if answer.events else [JSON_HEADER]) + _answer_headers(exchange)
             await _send_reply(send, Reply(200, headers, answer.body))
         else:
-            await self._send_stream(exchange, answer, send)
+            await self._send_stream(answer, headers, send)
 
-    async def _send_stream(self, exchange: Exchange, answer: Answer, send: Send) -> None:
+    async def _send_stream(self, answer: Answer, headers: Headers, send: Send) -> None:
         """Reader and writer of one stream, and the channel between them."""
         assert answer.run is not None
-        start = {"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS + _answer_headers(exchange)}
+        start = {"type": "http.response.start", "status": 200, "headers": headers}
         # Our own server drops a client that makes no progress; the reader's limit stands behind that one.
         stall_s = self.app.gateway.config.server.client_stall_s
         outlet = Outlet(self._offer, client_stall_s=stall_s if self._offer is None else 4 * stall_s)
@@ -126,7 +129,7 @@ class RequestConnection(TrioASGIHTTPConnection):
                 await outlet.write_to(write)
 
     async def _run_watched(
-        self, exchange: Exchange, view: ExchangeView, voice: Voice, receive: Receive, send: Send
+        self, exchange: Exchange, endpoint: Endpoint, opening: Opening, receive: Receive, send: Send
     ) -> None:
         """The same under a server that only tells of the client's leaving by a message."""
         settings = self.app.gateway.config.server
@@ -134,7 +137,7 @@ class RequestConnection(TrioASGIHTTPConnection):
         with unwrapped():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(body.gather_then_watch, receive, nursery.cancel_scope)
-                await self._run(exchange, view, voice, body.receive, send)
+                await self._run(exchange, endpoint, opening, body.receive, send)
                 nursery.cancel_scope.cancel()
 
 
@@ -146,9 +149,6 @@ def _note_why(exchange: Exchange, why: dict[str, Any]) -> None:
         exchange.record.status = refusal.status
     elif why.get("stalled"):
         exchange.record.code = "client_stalled"
-
-
-ExchangeView = Callable[[Exchange, Callable[[], Awaitable[bytes]], Voice], Awaitable[Answer]]
 
 
 async def read_body(receive: Receive, max_bytes: int, timeout_s: float) -> bytes:
@@ -193,6 +193,11 @@ async def _send_reply(send: Send, reply: Reply) -> None:
     await send({"type": "http.response.body", "body": reply.body, "more_body": False})
 
 
+def _stream_headers(endpoint: Endpoint, opening: Opening) -> Headers:
+    kind = endpoint.stream_type(opening)
+    return STREAM_HEADERS if kind is EVENT_STREAM else [(b"content-type", kind), *NOT_COLLECTED]
+
+
 def _answer_headers(exchange: Exchange) -> Headers:
     record = exchange.record
     return [
@@ -206,7 +211,7 @@ def _target_headers(exchange: Exchange) -> Headers:
     record = exchange.record
     if not record.attempts:
         return []
-    return [(b"x-sluice-target", _as_value(record.target)), (b"x-sluice-attempts", b"%d" % record.attempts)]
+    return [(b"x-sluice-target", _as_value(record.target)), (b"x-sluice-attempts", b"%d" % len(record.attempts))]
 
 
 def _as_value(text: str) -> bytes:

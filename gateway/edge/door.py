@@ -4,7 +4,10 @@ One synchronous step that the server calls before it starts a task or reads a bo
 Order: draining (503), identity (401), size and type as declared (413, 415), admission (429). Identity comes before
 admission because the key decides the priority, and because somebody without a key must not cost a place in the line.
 
-Endpoints without a gate mark pass: health, metrics and pages answer when the line is full, too.
+What is no such endpoint's path passes: health, metrics and pages answer when the line is full, too.
+
+Refusals are worded in the dialect of the endpoint, so that its clients' libraries raise what they would raise for the
+real provider; those that the server makes by itself (413, 408) too, by :meth:`Door.wording`.
 """
 
 from __future__ import annotations
@@ -13,16 +16,20 @@ import ipaddress
 import itertools
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import parse_qs
 
 import trio
 
 from gateway.core.errors import GatewayError, Rejected, RequestError
 from gateway.core.facts import Record
 from gateway.core.principal import Principal, Priority
+from gateway.dialects.voice import Opening
+from gateway.edge.endpoints import Endpoint, Endpoints
 from gateway.edge.errors import error_reply
-from gateway.edge.gate import Reply
+from gateway.edge.gate import BodyRules, Reply
+from gateway.edge.http1_head import Refusal
 from gateway.edge.sites import check_site
 from gateway.exchange import Exchange, outcome_of
 from gateway.instance import Gateway
@@ -33,6 +40,7 @@ MAX_CONVERSATION = 200
 MAX_TIMEOUT_DIGITS = 10
 DRAIN_RETRY_S = 2.0
 STATE_KEY = "sluice.exchange"
+OPENING_KEY = "sluice.opening"
 
 
 class Door:
@@ -40,36 +48,57 @@ class Door:
 
     Args:
         gateway: Whose requests these are.
-        paths: The gated ``POST`` paths; taken from the app's routes.
+        endpoints: The gated ``POST`` endpoints.
     """
 
-    def __init__(self, gateway: Gateway, paths: frozenset[str]) -> None:
+    def __init__(self, gateway: Gateway, endpoints: Endpoints) -> None:
         self._gateway = gateway
-        self._paths = paths
+        self._endpoints = endpoints
         self._max_body_bytes = gateway.config.server.max_body_bytes
         self._new_id = _id_maker()
 
     def knock(self, scope: dict[str, Any]) -> Reply | None:
         """Let a request in, with its exchange in ``scope["state"]``, or say what to answer instead."""
+        if scope["method"] != "POST":
+            return None
         path = scope["path"]
-        if path not in self._paths or scope["method"] != "POST":
+        endpoint = self._endpoints.find(path)
+        if endpoint is None:
             return None
         headers = dict(scope["headers"])
         record = Record(
             request_id=_sane(headers.get(b"x-request-id")) or self._new_id(),
-            endpoint=path,
+            endpoint=endpoint.name,
             received_at=trio.current_time(),
         )
+        query = scope["query_string"]
+        api_key = key_of(headers, query) if endpoint.takes_google_key else headers.get(b"x-api-key")
         try:
-            entered = self._let_in(record, headers, scope.get("client"))
+            entered = self._let_in(record, headers, api_key, scope.get("client"))
         except GatewayError as error:
-            return self._refuse(record, error)
+            return self._refuse(record, error, endpoint)
         if isinstance(entered, Rejected):
-            return self._refuse(record, entered)
-        scope.setdefault("state", {})[STATE_KEY] = entered
+            return self._refuse(record, entered, endpoint)
+        state = scope.setdefault("state", {})
+        state[STATE_KEY] = entered
+        state[OPENING_KEY] = Opening(path=path, query=query, headers=headers)
         return None
 
-    def _let_in(self, record: Record, headers: dict[bytes, bytes], client: Any) -> Exchange | Rejected:
+    def body_rules(self, scope: dict[str, Any]) -> BodyRules | None:
+        """All endpoints take what ``[server]`` allows."""
+        return None
+
+    def wording(self, scope: dict[str, Any], refusal: Refusal) -> Reply | None:
+        """The server's own refusal in the dialect of the endpoint that was asked."""
+        endpoint = self._endpoints.find(scope["path"])
+        if endpoint is None:
+            return None
+        error = RequestError(refusal.code, refusal.status, refusal.message)
+        return error_reply(error, document=endpoint.error)
+
+    def _let_in(
+        self, record: Record, headers: dict[bytes, bytes], api_key: bytes | None, client: Any
+    ) -> Exchange | Rejected:
         """The exchange, or why there is no room; raises what is the caller's mistake.
 
         What happens ten thousand times a second under overload is returned: to raise it costs 1 µs.
@@ -79,7 +108,7 @@ class Door:
             return Rejected("draining", 503, "the gateway is shutting down; ask another", retry_after_s=DRAIN_RETRY_S)
         principal = gateway.keyring.identify(
             headers.get(b"authorization"),
-            headers.get(b"x-api-key"),
+            api_key,
             local=not gateway.keyring.is_open or is_local(client),
         )
         if gateway.keyring.is_open:
@@ -106,11 +135,20 @@ class Door:
         if headers.get(b"content-encoding", b"identity").lower() != b"identity":
             raise RequestError("unsupported_media_type", 415, "the body must not be compressed (Content-Encoding)")
 
-    def _refuse(self, record: Record, error: GatewayError) -> Reply:
+    def _refuse(self, record: Record, error: GatewayError, endpoint: Endpoint) -> Reply:
         record.code, record.outcome, record.status = error.code, outcome_of(error), error.http_status
         record.ended_at = record.received_at
         self._gateway.observe(record)
-        return error_reply(error, request_id=record.request_id)
+        return error_reply(error, request_id=record.request_id, document=endpoint.error)
+
+
+def key_of(headers: Mapping[bytes, bytes], query: bytes) -> bytes | None:
+    """The key as Google's clients send it, in a header or in the query; or as others do, beside ``Authorization``."""
+    key = headers.get(b"x-goog-api-key") or headers.get(b"x-api-key")
+    if key is None and b"key=" in query:
+        found = parse_qs(query).get(b"key")
+        key = found[0] if found else None
+    return key
 
 
 def is_local(client: Any) -> bool:

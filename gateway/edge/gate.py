@@ -7,9 +7,11 @@ this module's business; it is only the hole in the wall between the server and t
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from attrs import frozen
+
+from gateway.edge.http1_head import Refusal
 
 
 @frozen(slots=True)
@@ -25,6 +27,21 @@ class Reply:
     status: int
     headers: list[tuple[bytes, bytes]]
     body: bytes
+
+
+@frozen(kw_only=True, slots=True)
+class BodyRules:
+    """What holds for the body of one request instead of ``server.max_body_bytes`` and ``server.body_timeout_s``.
+
+    Attributes:
+        max_bytes: More is a 413.
+        max_field: The configuration's name for that limit.
+        whole_in_time: ``body_timeout_s`` is for the whole body; otherwise each part of it has as long.
+    """
+
+    max_bytes: int
+    max_field: str
+    whole_in_time: bool
 
 
 class Gate(Protocol):
@@ -43,4 +60,20 @@ class Gate(Protocol):
 
         Cost: on the path of every request; must not block.
         """
+        ...
+
+
+@runtime_checkable
+class KnowingGate(Gate, Protocol):
+    """A gate that knows its endpoints: they differ in what bodies they take, and in how they word an error."""
+
+    def body_rules(self, scope: dict[str, Any]) -> BodyRules | None:
+        """What holds for the body of this request, if not the server's own limits; asked before :meth:`knock`.
+
+        *Cost*: on the path of every request with a body; must not block.
+        """
+        ...
+
+    def wording(self, scope: dict[str, Any], refusal: Refusal) -> Reply | None:
+        """What a client of this endpoint is told of the server's own refusal; None for OpenAI's error shape."""
         ...

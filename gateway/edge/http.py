@@ -1,16 +1,19 @@
 """The Quart app: every endpoint the gateway has, in one list.
 
 Views are plain; what happens around them (nursery, client's leaving, sending) is in ``edge/connection.py``. An endpoint
-that costs money is made with :func:`exchange_view`: it goes through the door (``edge/door.py``) and gets the exchange.
+that costs money is added with
+:meth:`GatewayApp.add_exchange`: it goes through the door (``edge/door.py``) and gets the exchange.
 The others are exempt from admission and answer when the line is full.
 
-Who may see what: ``/healthz``, ``/readyz`` and the page are open; ``/v1/models`` wants a key; ``/metrics`` wants a key
-or a client on the same machine. Without any key the gateway listens on loopback only.
+Who may see what: ``/healthz``, ``/readyz`` and the page are open; the lists of models want a key; ``/metrics`` wants a
+key or a client on the same machine. Without any key the gateway listens on loopback only.
+
+Errors have the shape of the dialect that the path belongs to: see :meth:`GatewayApp.error_document`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
@@ -22,20 +25,41 @@ from werkzeug.exceptions import HTTPException
 from gateway import __version__
 from gateway.core.errors import GatewayError, RequestError
 from gateway.core.principal import Principal
-from gateway.dialects.openai_chat import ChatVoice
+from gateway.dialects.openai_chat import ChatVoice, error_document
 from gateway.dialects.orchestrate import OrchestrateVoice
-from gateway.dialects.voice import Voice
-from gateway.edge.connection import ExchangeView, RequestConnection
-from gateway.edge.door import Door, is_local
+from gateway.dialects.voice import Opening, Voice
+from gateway.edge.connection import RequestConnection
+from gateway.edge.door import Door, is_local, key_of
+from gateway.edge.endpoints import (
+    Endpoint,
+    Endpoints,
+    ErrorDocument,
+    ExchangeView,
+    Listen,
+    event_stream,
+    name_of,
+    split_pattern,
+)
 from gateway.edge.errors import error_reply
 from gateway.edge.gate import Reply
 from gateway.edge.lifespan import GatewayLifespan
+from gateway.edge.listing import (
+    anthropic_list,
+    anthropic_model,
+    gemini_list,
+    gemini_model,
+    openai_list,
+    openai_model,
+)
 from gateway.edge.sites import check_site
 from gateway.exchange import Answer, Exchange
 from gateway.instance import Gateway
 from gateway.ui.pages import Page, Pages
 
-Listen = Callable[[], Awaitable[bytes]]
+ANTHROPIC_VERSION = "anthropic-version"  # the header by which its clients are known on paths that others use, too
+GOOGLE_PATHS = "/v1beta/"
+ANTHROPIC_MESSAGES = "/v1/messages"
+GEMINI_GENERATE = "/v1beta/models/{model}:generateContent"
 
 
 class NoWebSocket:
@@ -59,7 +83,7 @@ class GatewayApp(QuartTrio):
     def __init__(self, gateway: Gateway) -> None:
         super().__init__("gateway", static_folder=None, template_folder=None)
         self.gateway = gateway
-        self.exchange_views: dict[str, tuple[ExchangeView, Callable[[], Voice]]] = {}
+        self.endpoints = Endpoints()
         # Each of these has a default that cuts streams or bodies; ours stand in the configuration instead.
         self.config["RESPONSE_TIMEOUT"] = None
         self.config["BODY_TIMEOUT"] = gateway.config.server.body_timeout_s
@@ -68,25 +92,59 @@ class GatewayApp(QuartTrio):
         self.url_map.merge_slashes = False  # //v1 would be matched, with a redirect, past the door's exact paths
         _add_exchange_endpoints(self)
         _add_read_endpoints(self, gateway)
+        _add_lists(self, gateway)
         _add_pages(self, gateway)
-        self.register_error_handler(Exception, partial(_on_error, gateway))
-        self.door = Door(gateway, frozenset(self.exchange_views))
+        self.register_error_handler(Exception, partial(_on_error, self))
+        self.door = Door(gateway, self.endpoints)
 
-    def add_exchange(self, path: str, view: ExchangeView, voice: Callable[[], Voice]) -> None:
-        """Add a ``POST`` endpoint that goes through the door; Quart's routes know it as any other."""
-        self.add_url_rule(path, view.__name__, cast("Any", view), methods=["POST"])
-        self.exchange_views[path] = (view, voice)
+    def add_exchange(
+        self,
+        path: str,
+        view: ExchangeView,
+        voice: Callable[[Opening], Voice],
+        *,
+        stream_type: Callable[[Opening], bytes] = event_stream,
+        takes_google_key: bool = False,
+    ) -> None:
+        """Add a ``POST`` endpoint that goes through the door; Quart's routes know it as any other.
+
+        Args:
+            path: Exact, or a pattern with one ``{…}``; see :mod:`gateway.edge.endpoints`.
+            voice: Makes the dialect of one request from its head.
+            stream_type: The content type of a request's stream, where it is not always ``text/event-stream``.
+            takes_google_key: See :class:`Endpoint`.
+        """
+        sample = path.replace("{model}", "model")
+        endpoint = Endpoint(
+            name=name_of(path),
+            view=view,
+            voice=voice,
+            error=voice(Opening(path=sample)).error,
+            stream_type=stream_type,
+            takes_google_key=takes_google_key,
+        )
+        self.endpoints.add(path, endpoint)
+        if "{" in path:
+            before, after = split_pattern(path)
+            path = f"{before}<path:rest>{after}"
+        self.add_url_rule(path, f"POST {path}", cast("Any", view), methods=["POST"])
+
+    def error_document(self) -> ErrorDocument:
+        """The error document for the request that Quart is at: of its endpoint, or of whose path or header it is."""
+        endpoint = self.endpoints.find(request.path)
+        if endpoint is None and request.path.startswith(GOOGLE_PATHS):
+            endpoint = self.endpoints.find(GEMINI_GENERATE.replace("{model}", "model"))
+        elif endpoint is None and ANTHROPIC_VERSION in request.headers:
+            endpoint = self.endpoints.find(ANTHROPIC_MESSAGES)
+        return error_document if endpoint is None else endpoint.error
 
 
 def _add_exchange_endpoints(app: GatewayApp) -> None:
-    async def chat_completions(exchange: Exchange, listen: Listen, voice: Voice) -> Answer:
+    async def answer(exchange: Exchange, listen: Listen, voice: Voice) -> Answer:
         return await exchange.answer(listen, voice)
 
-    async def orchestrate(exchange: Exchange, listen: Listen, voice: Voice) -> Answer:
-        return await exchange.answer(listen, voice)
-
-    app.add_exchange("/v1/chat/completions", chat_completions, ChatVoice)
-    app.add_exchange("/v1/orchestrate", orchestrate, OrchestrateVoice)
+    app.add_exchange("/v1/chat/completions", answer, lambda _: ChatVoice())
+    app.add_exchange("/v1/orchestrate", answer, lambda _: OrchestrateVoice())
 
 
 def _add_read_endpoints(app: GatewayApp, gateway: Gateway) -> None:
@@ -108,26 +166,30 @@ def _add_read_endpoints(app: GatewayApp, gateway: Gateway) -> None:
         body, content_type = gateway.metrics.expose(await gateway.peer_snapshots())
         return Response(body, content_type=content_type)
 
+
+def _add_lists(app: GatewayApp, gateway: Gateway) -> None:
     @app.get("/v1/models")
     async def models() -> Response:
-        principal = _identify(gateway)
-        data = [
-            {
-                "id": name,
-                "object": "model",
-                "created": gateway.started_at,
-                "owned_by": owner,
-                "sluice": {"kind": kind},
-            }
-            for name, kind, owner in gateway.routes.listing(principal)
-        ]
-        return _json({"object": "list", "data": data})
+        rows = gateway.routes.listing(_identify(gateway))
+        if ANTHROPIC_VERSION in request.headers:
+            return _json(anthropic_list(rows, gateway.started_at))
+        return _json(openai_list(rows, gateway.started_at))
 
     @app.get("/v1/models/<path:name>")
     async def model(name: str) -> Response:
-        principal = _identify(gateway)
-        gateway.routes.resolve(name, principal)
-        return _json({"id": name, "object": "model", "created": gateway.started_at, "owned_by": "sluice"})
+        gateway.routes.resolve(name, _identify(gateway))
+        if ANTHROPIC_VERSION in request.headers:
+            return _json(anthropic_model(name, gateway.started_at))
+        return _json(openai_model(name, "sluice", gateway.started_at))
+
+    @app.get("/v1beta/models")
+    async def gemini_models() -> Response:
+        return _json(gemini_list(gateway.routes.listing(_identify(gateway))))
+
+    @app.get("/v1beta/models/<path:name>")
+    async def gemini_one(name: str) -> Response:
+        gateway.routes.resolve(name, _identify(gateway))
+        return _json(gemini_model(name))
 
 
 def _add_pages(app: GatewayApp, gateway: Gateway) -> None:
@@ -166,9 +228,10 @@ def _add_pages(app: GatewayApp, gateway: Gateway) -> None:
 
 
 def _identify(gateway: Gateway) -> Principal:
-    principal = gateway.keyring.identify(
-        _header("Authorization"), _header("X-Api-Key"), local=is_local(request.scope.get("client"))
-    )
+    key = _header("X-Api-Key")
+    if request.path.startswith(GOOGLE_PATHS):
+        key = key_of(dict(request.scope["headers"]), request.scope["query_string"])
+    principal = gateway.keyring.identify(_header("Authorization"), key, local=is_local(request.scope.get("client")))
     if gateway.keyring.is_open:
         check_site(_header("Host"), _header("Origin"))
     return principal
@@ -179,21 +242,23 @@ def _header(name: str) -> bytes | None:
     return None if value is None else value.encode("latin-1")
 
 
-async def _on_error(gateway: Gateway, error: Exception) -> Response:
-    """Whatever a view raised, in OpenAI's shape; what is not ours to explain is a bare 500 and a log line."""
+async def _on_error(app: GatewayApp, error: Exception) -> Response:
+    """Whatever a view raised, in the client's dialect; what is not ours to explain is a bare 500 and a log line."""
+    document = app.error_document()
     if isinstance(error, HTTPException):
         status = error.code or 500
         code = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}.get(status, "invalid_request")
-        reply = error_reply(RequestError(code, status, f"{request.method} {request.path}: {error.name.lower()}"))
-        response = _response(reply)
+        known = RequestError(code, status, f"{request.method} {request.path}: {error.name.lower()}")
+        response = _response(error_reply(known, document=document))
         allowed = getattr(error, "valid_methods", None)
         if allowed:
             response.headers["allow"] = ", ".join(sorted(allowed))
         return response
     if isinstance(error, GatewayError):
-        return _response(error_reply(error))
-    gateway.log.say("error", "internal_error", path=request.path, error=repr(error))
-    return _response(error_reply(GatewayError("internal_error", 500, "the gateway failed; its log says why")))
+        return _response(error_reply(error, document=document))
+    app.gateway.log.say("error", "internal_error", path=request.path, error=repr(error))
+    failed = GatewayError("internal_error", 500, "the gateway failed; its log says why")
+    return _response(error_reply(failed, document=document))
 
 
 def _response(reply: Reply) -> Response:

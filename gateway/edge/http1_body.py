@@ -18,6 +18,7 @@ from gateway.edge.http1_head import CHUNKED, Head, Refusal
 
 MAX_CHUNK_LINE_BYTES: Final = 256
 MAX_OVERHEAD_BYTES: Final = 16_384
+MAX_FIELD: Final = "server.max_body_bytes"
 _FREE_LINE_BYTES: Final = 18  # a size line without extensions is no overhead
 
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
@@ -48,22 +49,25 @@ class Body(Protocol):
         ...
 
 
-def body_of(head: Head, max_bytes: int) -> Body:
+def body_of(head: Head, max_bytes: int, max_field: str = MAX_FIELD) -> Body:
     """The body a head announces.
+
+    Args:
+        max_field: What ``max_bytes`` is called in the configuration.
 
     Raises:
         Refusal: 413, it is announced larger than ``max_bytes``.
     """
     if head.body_bytes == CHUNKED:
-        return Chunked(max_bytes)
+        return Chunked(max_bytes, max_field)
     if head.body_bytes > max_bytes:
-        raise too_large(max_bytes)
+        raise too_large(max_bytes, max_field)
     return Sized(head.body_bytes)
 
 
-def too_large(max_bytes: int) -> Refusal:
-    """The refusal of a body beyond ``server.max_body_bytes``."""
-    return Refusal(413, "body_too_large", f"The request body is larger than {max_bytes} bytes (server.max_body_bytes).")
+def too_large(max_bytes: int, max_field: str = MAX_FIELD) -> Refusal:
+    """The refusal of a body beyond its limit."""
+    return Refusal(413, "body_too_large", f"The request body is larger than {max_bytes} bytes ({max_field}).")
 
 
 class Sized:
@@ -104,10 +108,14 @@ class Sized:
 class Chunked:
     """A body in chunks. States: size line, data, the CR LF after data, trailer lines."""
 
-    __slots__ = ("_expect", "_left", "_max_bytes", "_overhead", "_pending", "_pieces", "_total", "complete", "size")
+    __slots__ = (
+        "_expect", "_left", "_max_bytes", "_max_field", "_overhead", "_pending", "_pieces", "_total", "complete",
+        "size",
+    )  # fmt: skip
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, max_field: str = MAX_FIELD) -> None:
         self._max_bytes = max_bytes
+        self._max_field = max_field
         self._expect = "size"
         self._left = 0  # bytes of the chunk still to come
         self._pending = b""  # a line that is not complete yet
@@ -183,7 +191,7 @@ class Chunked:
         self._left = int(match[1], 16)
         self._total += self._left
         if self._total > self._max_bytes:
-            raise too_large(self._max_bytes)
+            raise too_large(self._max_bytes, self._max_field)
         self._expect = "data" if self._left else "trailer"
 
 

@@ -15,7 +15,7 @@ Deadlines are one cancel scope round the reader. Only an earlier deadline touche
 and the scope is made anew when it fires too early (once per ``keep_alive_s``): no timer work for each request.
 
 - ``keep_alive_s`` without a byte: closed. ``header_timeout_s`` from a request's first byte: 408. ``body_timeout_s`` for
-  the body, time paused not counted: 408, the app cancelled.
+  the body, or for each part of it where the gate says so, time paused not counted: 408, the app cancelled.
 - ``client_stall_s`` without progress of a write: the connection is reset, the app cancelled. For an answer of the
   server's or the gate's own: for the whole of it, and no deadline of the reader's interrupts it.
 - Refusals of the server itself close the connection, lingering so that the client can read the answer.
@@ -55,8 +55,8 @@ class Conversation:
     """
 
     __slots__ = (
-        "_answering", "_base", "_clock", "_closing", "_deadline", "_fresh", "_nursery", "_rest", "_room", "_searched",
-        "_service", "_spill", "_turn", "handover", "linger", "pipe",
+        "_answering", "_base", "_clock", "_closing", "_deadline", "_fresh", "_nursery", "_part_s", "_rest", "_room",
+        "_searched", "_service", "_spill", "_turn", "handover", "linger", "pipe",
     )  # fmt: skip
 
     def __init__(
@@ -82,6 +82,7 @@ class Conversation:
         self._clock = trio.CancelScope()
         self._deadline = inf
         self._rest = b""  # bytes beyond the current request
+        self._part_s = 0.0  # what each part of the current body may take; 0: the deadline is for the whole
         self._searched = 0  # how far they have been searched for the end of a head
         self._turn: Turn | None = None
         self._spill: Body | None = None  # the unread rest of a finished request's body
@@ -171,6 +172,8 @@ class Conversation:
         turn.arrived()
         if not turn.body.remaining_bytes():
             self._deadline = inf
+        elif self._part_s:
+            self._deadline = trio.current_time() + self._part_s
 
     async def _between(self, data: bytes) -> None:
         """Bytes while no request is worked on: the unread rest of a body, a head or a part of one."""
@@ -196,6 +199,7 @@ class Conversation:
     async def _next(self) -> None:
         """Take up the requests whose heads are there: refuse them, or start the turn of one."""
         while self._rest and not self._closing:
+            scope: dict[str, Any] | None = None
             try:
                 block = self._take_head()
                 if block is None:
@@ -204,15 +208,15 @@ class Conversation:
                 if head.websocket:
                     self._hand_over(block + self._rest)
                     return
-                body = body_of(head, self._service.config.max_body_bytes)
+                scope = self._scope(head)
+                body, each_part = self._body(head, scope)
                 self._rest = body.feed(self._rest)
             except Refusal as refusal:
-                await self._refuse(refusal)
+                await self._refuse(refusal, scope)
                 return
-            scope = self._scope(head)
             reply = self._service.knock(scope)
             if reply is None:
-                self._start(head, body, scope)
+                self._start(head, body, scope, each_part=each_part)
                 return
             await self._answer(head, body, reply)
             if self._rest:  # pipelined: others, too
@@ -243,6 +247,13 @@ class Conversation:
         self._rest = rest[end:]
         return rest[:end]
 
+    def _body(self, head: Head, scope: dict[str, Any]) -> tuple[Body, bool]:
+        """The body that is announced, and whether each part of it has ``body_timeout_s`` rather than the whole."""
+        rules = self._service.body_rules(scope) if head.body_bytes else None
+        if rules is None:
+            return body_of(head, self._service.config.max_body_bytes), False
+        return body_of(head, rules.max_bytes, rules.max_field), not rules.whole_in_time
+
     def _scope(self, head: Head) -> dict[str, Any]:
         raw_path, _, query = head.target.partition(b"?")
         path = raw_path.decode("ascii")
@@ -260,10 +271,11 @@ class Conversation:
 
     # -- turns -------------------------------------------------------------------------------------------------------
 
-    def _start(self, head: Head, body: Body, scope: dict[str, Any]) -> None:
+    def _start(self, head: Head, body: Body, scope: dict[str, Any], *, each_part: bool) -> None:
         """Start the app's task; its first lines run even if all is cancelled, so what the gate gave arrives."""
         why = scope["extensions"]["sluice.cancel"]
         turn = self._turn = Turn(head, body, self.pipe, service=self._service, make_room=self._make_room, why=why)
+        self._part_s = self._service.config.body_timeout_s if each_part else 0.0
         if body.complete:
             self._deadline = inf
         else:
@@ -287,9 +299,9 @@ class Conversation:
             service.end()
         if error is not None:
             _log.error("the app failed on %s %s", scope["method"], scope["path"], exc_info=error)
-        await self._settle(turn, failed_app=error is not None)
+        await self._settle(turn, scope, failed_app=error is not None)
 
-    async def _settle(self, turn: Turn, *, failed_app: bool) -> None:
+    async def _settle(self, turn: Turn, scope: dict[str, Any], *, failed_app: bool) -> None:
         """The app has ended: what the client sees of it, and how the connection goes on."""
         service = self._service
         response = turn.response
@@ -305,7 +317,7 @@ class Conversation:
             self.pipe.abort()  # a truncated answer must not look complete
             self._finish(linger=False)
         else:
-            await self._write_whole(failed() if turn.refusal is None else error_reply(turn.refusal))
+            await self._write_whole(failed() if turn.refusal is None else service.wording(scope, turn.refusal))
             self._finish(linger=True)
 
     async def _reuse(self, turn: Turn) -> None:
@@ -346,10 +358,10 @@ class Conversation:
         else:
             self._due_in(config.header_timeout_s if self._rest else config.keep_alive_s)
 
-    async def _refuse(self, refusal: Refusal) -> None:
+    async def _refuse(self, refusal: Refusal, scope: dict[str, Any] | None = None) -> None:
         """Answer what is no acceptable request, and close: what follows it cannot be trusted."""
         self._service.refused_by_server += 1
-        await self._write_whole(error_reply(refusal))
+        await self._write_whole(error_reply(refusal) if scope is None else self._service.wording(scope, refusal))
         self._finish(linger=True)
 
     async def _write_whole(self, reply: Reply) -> None:

@@ -21,8 +21,9 @@ from hypercorn.config import Config as HypercornConfig
 from hypercorn.trio.worker_context import WorkerContext
 
 from gateway.config import Server
-from gateway.edge.gate import Gate, Reply
-from gateway.edge.http1_reply import date_line, failed
+from gateway.edge.gate import BodyRules, Gate, KnowingGate, Reply
+from gateway.edge.http1_head import Refusal
+from gateway.edge.http1_reply import date_line, error_reply, failed
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -93,6 +94,7 @@ class Service:
         self.app = app
         self.config = config
         self.gate = gate
+        self._knowing = gate if isinstance(gate, KnowingGate) else None
         self.hypercorn = hypercorn
         self.context = context
         self.state = state
@@ -150,6 +152,15 @@ class Service:
         if reply is not None:
             self.refused_by_gate += 1
         return reply
+
+    def body_rules(self, scope: Scope) -> BodyRules | None:
+        """What the gate says of a request's body."""
+        return None if self._knowing is None else self._knowing.body_rules(scope)
+
+    def wording(self, scope: Scope, refusal: Refusal) -> Reply:
+        """A refusal of the server's own, in the words of the endpoint it happened at."""
+        reply = None if self._knowing is None else self._knowing.wording(scope, refusal)
+        return reply or error_reply(refusal)
 
     def begin(self) -> None:
         """A call of the app begins."""
