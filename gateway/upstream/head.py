@@ -46,7 +46,7 @@ class HeaderBlock:
             if lowered == b"content-length":
                 continue
             if lowered == b"transfer-encoding":
-                raise TransportError("request", f"header {name!r}: bodies are sent with their length; leave it out")
+                raise TransportError("request", f"header {name!r}: the framing is the transport's own; leave it out")
             has_host = has_host or lowered == b"host"
             lines.append(b"%b: %b\r\n" % (name, value))
         return cls(b"".join(lines), has_host)
@@ -63,10 +63,20 @@ def request_head(method: bytes, target: bytes, host: bytes, headers: HeaderBlock
     Raises:
         TransportError: (``request``) The method is no token or the target holds anything but visible ASCII.
     """
+    if body or method in (b"POST", b"PUT", b"PATCH"):
+        return _head(method, target, host, headers, b"content-length: %d\r\n" % len(body))
+    return _head(method, target, host, headers, b"")
+
+
+def upload_head(method: bytes, target: bytes, host: bytes, headers: HeaderBlock, length: int | None) -> bytes:
+    """The same for a body that comes in parts: of ``length`` bytes, or in chunks when nobody knows that yet."""
+    framing = b"transfer-encoding: chunked\r\n" if length is None else b"content-length: %d\r\n" % length
+    return _head(method, target, host, headers, framing)
+
+
+def _head(method: bytes, target: bytes, host: bytes, headers: HeaderBlock, framing: bytes) -> bytes:
     line = b"%b %b" % (method, target)
     if not _LINE.fullmatch(line):
         raise TransportError("request", "method or target: only a token and visible ASCII can be sent; percent-encode")
     host_line = b"" if headers.has_host else b"host: %b\r\n" % host
-    if body or method in (b"POST", b"PUT", b"PATCH"):
-        return b"%b HTTP/1.1\r\n%b%bcontent-length: %d\r\n\r\n" % (line, host_line, headers.block, len(body))
-    return b"%b HTTP/1.1\r\n%b%b\r\n" % (line, host_line, headers.block)
+    return b"%b HTTP/1.1\r\n%b%b%b\r\n" % (line, host_line, headers.block, framing)

@@ -4,21 +4,24 @@ The parser is httptools (llhttp in C, strict by default); what it tolerates and 
 coding but one ``chunked``, ``101``, versions other than 1.0 and 1.1, heads and trailers beyond :class:`Limits`, framing
 that outweighs the body (chunk extensions without end). Informational answers (1xx) are dropped.
 
-While a large request body waits for the socket, a second task reads: a provider may answer before it took the whole
-body (413, 401). The writing goes on until that answer is complete or the connection fails, then it stops, and the
-connection is not used again. Small bodies, the normal case, are written at once and need no second task.
+While a large request body waits for the socket, or for its own source (:class:`Upload`), a second task reads: a
+provider may answer before it took the whole body (413, 401). The writing goes on until that answer is complete or the
+connection fails, then it stops, and the connection is not used again. Small bodies, the normal case, are written at
+once and need no second task.
 
 A connection is used again when the answer ended by its own framing, nothing came after it, the request was written
 whole and both sides want it (RFC 9112 §9.3). Never after HEAD: the parser cannot be told that there is no body, so
 whether something follows could not be known.
 
-Limits: no ``Expect: 100-continue``, no trailers in requests, no upgrade, no CONNECT, no chunked requests (bodies are
-held whole, so their length is known). Content codings are passed through.
+Limits: no ``Expect: 100-continue``, no trailers in requests, no upgrade, no CONNECT. A provider that answers at length
+before it took the body, and takes no more of it until that answer is read, waits for ever: the caller's deadline.
+Content codings are passed through.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Literal
 
 import httptools
@@ -44,6 +47,20 @@ class Limits:
     head_bytes: int = 65_536  # status line, headers and informational answers together; trailers again as much
     header_count: int = 128  # and as many trailers
     excess_bytes: int = 16_384  # chunk framing beyond what the body explains
+
+
+@frozen(kw_only=True, slots=True)
+class Upload:
+    """A request body that comes in parts and is never held whole.
+
+    Attributes:
+        read: The next part, b"" at the end. Called when the part before was handed to the kernel; cancelled when the
+            provider has answered before it took all. What it raises, no ``OSError``, ends the exchange.
+        length: Of all parts together; None sends them in chunks.
+    """
+
+    read: Callable[[], Awaitable[bytes]]
+    length: int | None = None
 
 
 def find(headers: Headers, name: bytes) -> bytes | None:
@@ -136,7 +153,7 @@ class Connection:
         try:
             self._written = self.wire.start(head, body)
             if not self._written:
-                await self._write_rest()
+                await self._write_watched(self.wire.finish)
         except _BROKEN as exc:
             await self._answer_despite(exc)
         if on_phase is not None:
@@ -144,18 +161,58 @@ class Connection:
         while not self.status:
             await self._read()
 
-    async def _write_rest(self) -> None:
-        """Write what the socket did not take at once, while watching for an answer that comes early."""
+    async def upload(self, head: bytes, body: Upload, *, on_phase: OnPhase | None) -> None:
+        """As :meth:`exchange`, for a body that comes in parts."""
+        self._begin(False)
+        if on_phase is not None:
+            on_phase("write")
+        try:
+            await self._write_watched(partial(self._write_parts, head, body))
+        except _BROKEN as exc:
+            await self._answer_despite(exc)
+        if on_phase is not None:
+            on_phase("read")
+        while not self.status:
+            await self._read()
+
+    async def _write_parts(self, head: bytes, body: Upload) -> None:
+        """Write the head and then part after part, each when the socket has taken the one before."""
+        left = body.length
+        data = head
+        while True:
+            part = await body.read()
+            if left is not None:
+                left -= len(part)
+                if left < 0 or (left and not part):
+                    raise self._failed("request", f"the body has not the {body.length} bytes that were announced")
+                data += part
+            else:
+                data += b"%x\r\n%b\r\n" % (len(part), part)  # the last one, empty, is the end
+            if data and not self.wire.go_on(data):
+                await self.wire.finish()
+            if not part:
+                return
+            data = b""
+            await trio.lowlevel.checkpoint()  # a fast source and a fast provider must not keep the loop to themselves
+
+    async def _write_watched(self, write: Callable[[], Awaitable[None]]) -> None:
+        """Write what takes time, while watching for an answer that comes early."""
         broken: Exception | None = None
+        failed: Exception | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch, nursery.cancel_scope)
             try:
-                await self.wire.finish()
+                await write()
             except _BROKEN as exc:
                 broken = exc  # the watcher goes on: an answer may lie in the socket, and it ends at once
+            except Exception as exc:
+                failed = exc  # the body's source
+                nursery.cancel_scope.cancel()
             else:
                 self._written = True
                 nursery.cancel_scope.cancel()
+        if failed is not None:
+            raise failed
         if broken is not None and not self.status:
             raise broken
         if self._fault is not None and not self.status:

@@ -13,7 +13,10 @@ is idempotent (RFC 9110 §9.2.2, RFC 9112 §9.3.1). A POST that may have arrived
 The ``TransportError`` says what had been sent, so that the retry policy above can decide; ``RawResponse.resent`` and
 the statistics show what was done.
 
-Limits: HTTP/1.1 only, no proxies, request bodies are held whole. Names are resolved in Trio's default thread limiter.
+:meth:`RawTransport.upload` is for bodies that are not to be held whole. What was read of such a body is gone, so it is
+never sent again.
+
+Limits: HTTP/1.1 only, no proxies. Names are resolved in Trio's default thread limiter.
 """
 
 from __future__ import annotations
@@ -28,8 +31,8 @@ from typing import Literal
 import trio
 
 from gateway.upstream.errors import TransportError
-from gateway.upstream.head import HeaderBlock, request_head
-from gateway.upstream.http1 import Connection, Headers, Limits, OnPhase, find
+from gateway.upstream.head import HeaderBlock, request_head, upload_head
+from gateway.upstream.http1 import Connection, Headers, Limits, OnPhase, Upload, find
 from gateway.upstream.pool import Origin, OriginPool, OriginStatistics
 from gateway.upstream.wire import Dialler
 
@@ -103,6 +106,17 @@ class RawResponse:
         """Done with it: what has not arrived by now is not wanted. Resets the connection at once. Idempotent."""
         self._data = b""
         self._end("aborted")
+
+    def hand_over(self) -> RawResponse:
+        """The rest of this answer as a response of its own; this one is closed, but the connection stays. Sync.
+
+        For who reads on when the task that reads now is about to be cancelled. Not to be read before that task is gone.
+        """
+        rest = object.__new__(RawResponse)
+        for name in self.__slots__:
+            setattr(rest, name, getattr(self, name))
+        self._conn, self._data, self.complete = None, b"", False
+        return rest
 
     def _end(self, why: Literal["dead", "aborted"]) -> None:
         conn, self._conn = self._conn, None
@@ -204,6 +218,41 @@ class RawTransport:
             pool.give_up(conn, "dead" if isinstance(exc, TransportError) else "aborted")
             raise
         return RawResponse(conn, pool, True)
+
+    async def upload(
+        self,
+        method: bytes,
+        origin: Origin,
+        target: bytes,
+        headers: HeaderBlock | Iterable[tuple[bytes, bytes]],
+        body: Upload,
+        *,
+        connect_timeout_s: float = inf,
+        pool_timeout_s: float = inf,
+        on_phase: OnPhase | None = None,
+    ) -> RawResponse:
+        """Send a request whose body comes in parts; as :meth:`send`, but never sent again.
+
+        An answer that is complete before the body is ends the upload; its connection is not used again.
+
+        Raises:
+            TransportError: Every kind; ``request`` also for a body of another length than it announced.
+            Exception: What the body's source raises.
+
+        *Cancellation*: the connection is reset. *Memory*: one part at a time, and 64 KiB of an early answer.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if not isinstance(headers, HeaderBlock):
+            headers = HeaderBlock.of(headers)
+        pool = self._pools.get(origin) or self._add_pool(origin)
+        head = upload_head(method, target, pool.host, headers, body.length)
+        conn = pool.take_idle() or await pool.take(connect_timeout_s, pool_timeout_s, on_phase)
+        try:
+            await conn.upload(head, body, on_phase=on_phase)
+        except BaseException as exc:
+            pool.give_up(conn, "dead" if isinstance(exc, TransportError) and exc.kind != "request" else "aborted")
+            raise
+        return RawResponse(conn, pool, False)
 
     def set_limit(self, origin: Origin, max_connections: int) -> None:
         """Let at most ``max_connections`` be open to ``origin``."""

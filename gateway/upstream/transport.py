@@ -22,7 +22,7 @@ import trio
 
 from gateway.upstream.errors import Kind, TransportError
 from gateway.upstream.head import HeaderBlock
-from gateway.upstream.http1 import Headers, Limits, OnPhase, Phase
+from gateway.upstream.http1 import Headers, Limits, OnPhase, Phase, Upload
 from gateway.upstream.pool import Origin, OriginStatistics
 from gateway.upstream.raw import RawResponse, RawTransport
 
@@ -37,6 +37,7 @@ __all__ = [
     "RawResponse",
     "Transport",
     "TransportError",
+    "Upload",
     "make_client",
     "make_tls_context",
 ]

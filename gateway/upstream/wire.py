@@ -71,6 +71,11 @@ class Wire:
             self._rest = memoryview(head + body)[count:]
         return not self._rest
 
+    def go_on(self, data: bytes) -> bool:
+        """Write more of a request whose earlier bytes are all written; as :meth:`start`."""
+        self._rest = memoryview(data)[self._send(data) :]
+        return not self._rest
+
     async def finish(self) -> None:
         """Write the rest, as fast as the peer takes it. *Cancellation*: what was written stays written."""
         while self._rest:
@@ -141,6 +146,10 @@ class TlsWire(Wire):
         else:
             self._tls.write(head)
             self._plain = memoryview(body)
+        return self._flush()
+
+    def go_on(self, data: bytes) -> bool:
+        self._plain = memoryview(data)
         return self._flush()
 
     def _flush(self) -> bool:
