@@ -22,6 +22,7 @@ Source: OpenAI API reference, "Create completion (legacy)".
 
 from __future__ import annotations
 
+import uuid
 from typing import Annotated, Any
 
 import msgspec
@@ -276,15 +277,15 @@ class CompletionsVoice:
     """``POST /v1/completions``. One per request: an answer's id and time stay the same when another target writes on.
 
     Args:
-        id: For answers whose provider gives none: ``cmpl-…``.
+        id: For answers whose provider gives none; made up if empty.
     """
 
     dialect = "openai-completions"
     speaks_early = False
     conversation: str | None = None
 
-    def __init__(self, id: str) -> None:
-        self._id = id
+    def __init__(self, id: str = "") -> None:
+        self._id = id or f"cmpl-{uuid.uuid4().hex}"
         self._created = now_s()
 
     def parse(self, body: bytes) -> CompletionRequest:
