@@ -71,6 +71,7 @@ class Server:
     drain_timeout_s: float = 30.0  # SIGTERM to the end of the process
     client_stall_s: float = 30.0  # a client that takes no byte for so long is dropped
     max_body_bytes: int = 16_777_216
+    max_upload_bytes: int = 536_870_912  # instead of it, for what is passed through (provider.passthrough)
     body_timeout_s: float = 30.0  # from the end of the headers to the last byte of the request body
     header_timeout_s: float = 10.0  # from a request's first byte to the end of its headers
     max_header_bytes: int = 32_768
@@ -139,6 +140,7 @@ class Provider:
     headers: dict[str, str] = field(factory=dict, repr=mask_values)  # sent with every request, e.g. OpenAI-Organization
     usage_in_stream: bool = True  # it understands stream_options.include_usage
     max_connections: int = 1_000
+    passthrough: tuple[str, ...] = ()  # paths below base_url that clients may ask for as /v1/…, e.g. "/files/*"
 
 
 @frozen(kw_only=True)
