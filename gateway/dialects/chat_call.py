@@ -173,27 +173,29 @@ def _conversation(said: list[ChatMessage]) -> tuple[tuple[Text, ...], tuple[Mess
     """Instructions, messages, and whether the last is to be gone on from."""
     system: list[Text] = []
     messages: list[Message] = []
+    results: list[Part] = []  # that follow each other, until another message comes
     names: dict[str, str] = {}  # of the tools that were called, by the call's id
     for place, message in enumerate(said):
         _check(message, place)
         parts = _content(message, place)
+        if message.role == "tool":
+            results.append(_tool_result(message, place, parts, names))
+            continue
+        if results:
+            messages.append(Message(role="user", parts=tuple(results)))
+            results = []
         if message.role in ("system", "developer"):
             if messages or message.name or not all(isinstance(part, Text) for part in parts):
                 messages.append(Message(role="system", parts=tuple(parts), name=message.name or ""))
             else:
                 system += [part for part in parts if isinstance(part, Text)]
-        elif message.role == "tool":
-            result = _tool_result(message, place, parts, names)
-            last = messages[-1] if messages else None
-            if place and last is not None and said[place - 1].role == "tool":
-                messages[-1] = Message(role="user", parts=(*last.parts, result))
-            else:
-                messages.append(Message(role="user", parts=(result,)))
         elif message.role == "user":
             messages.append(Message(role="user", parts=tuple(parts), name=message.name or ""))
         else:
             parts = [*_thoughts(message), *parts, *_tool_calls(message, names)]
             messages.append(Message(role="assistant", parts=tuple(parts), name=message.name or ""))
+    if results:
+        messages.append(Message(role="user", parts=tuple(results)))
     prefill = bool(said) and said[-1].role == "assistant" and bool(said[-1].prefix)
     return tuple(system), tuple(messages), prefill
 
@@ -256,16 +258,25 @@ def _thoughts(message: ChatMessage) -> list[Part]:
 def join_details(details: list[ReasoningDetail]) -> list[Reasoning]:
     """OpenRouter's details as thoughts: pieces of a text up to its signature are one, and so are summary and data."""
     thoughts: list[Reasoning] = []
+    pieces: list[str] = []  # of a thought that nothing has closed yet
+    open_id = ""
+
+    def close(signature: str = "", data: str = "", id: str = "") -> None:
+        if pieces or signature or data:
+            thoughts.append(Reasoning(text="".join(pieces), signature=signature, redacted=data, id=id or open_id))
+        pieces.clear()
+
     for detail in details:
         text, id = detail.text or detail.summary or "", detail.id or ""
-        last = thoughts[-1] if thoughts else None
-        same = last is not None and not (last.signature or last.redacted) and last.id in ("", id)
-        if last is not None and same and (not detail.data or id):
-            thoughts[-1] = Reasoning(
-                text=last.text + text, signature=detail.signature or "", redacted=detail.data or "", id=id or last.id
-            )
-        else:
-            thoughts.append(Reasoning(text=text, signature=detail.signature or "", redacted=detail.data or "", id=id))
+        if pieces and (open_id not in ("", id) or (detail.data and not id)):
+            close()
+        if not pieces or id:
+            open_id = id
+        if text:
+            pieces.append(text)
+        if detail.signature or detail.data:
+            close(detail.signature or "", detail.data or "", id)
+    close()
     return thoughts
 
 

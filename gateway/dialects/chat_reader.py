@@ -63,7 +63,7 @@ class _Call:
     index: int
     id: str = ""
     started: bool = False
-    waiting: str = ""
+    waiting: list[str] = field(factory=list)
     signature: str = ""
 
 
@@ -253,7 +253,7 @@ def _take_call(said: dict[str, Any], place: int, choice: int, state: _Choice, ma
     if call.started:
         made.append(ArgumentsDelta(call.index, arguments, choice))
     else:
-        call.waiting += arguments
+        call.waiting.append(arguments)
 
 
 def _start(call: _Call, name: str, choice: int, made: list[Event]) -> None:
@@ -262,7 +262,7 @@ def _start(call: _Call, name: str, choice: int, made: list[Event]) -> None:
     call.started = True
     made.append(ToolCallStarted(call.index, call.id, name, choice, call.signature))
     if call.waiting:
-        made.append(ArgumentsDelta(call.index, call.waiting, choice))
+        made.append(ArgumentsDelta(call.index, "".join(call.waiting), choice))
 
 
 def _signature(said: dict[str, Any]) -> str:
