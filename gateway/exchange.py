@@ -6,8 +6,9 @@
     listen    the body, bounded in bytes and time; parsed and checked                       dialects/
     route     the name that was asked for → targets, in order of preference                 upstream/targets.py
     gather    an assistant's loaders, side by side under one budget                         context/
-    ask       target after target, up to the commit point: the first content                upstream/attempt.py
+    ask       retries, hedges, failover, up to the commit point: the first content          upstream/attempts.py
     answer    whole, or relayed: reader → bounded channel → the connection's writer          flow/relay.py
+    repair    a stream that breaks off is gone on with by another target                    upstream/attempts.py
     close     permit back, usage settled, one record told: always, and without an await     core/facts.py
 
 Two tasks at most. Everything up to the commit point runs in the request's own task, inside the scope that the ASGI
@@ -26,7 +27,6 @@ import math
 from collections.abc import Awaitable, Callable
 from functools import partial
 from types import TracebackType
-from typing import Any
 
 import trio
 from attrs import frozen
@@ -40,26 +40,25 @@ from gateway.core.errors import (
     GatewayError,
     Rejected,
     RequestError,
-    Retry,
     StreamBroken,
     UpstreamError,
 )
-from gateway.core.facts import LoaderFact, Outcome, Phase, Record, Usage
+from gateway.core.facts import LoaderFact, Outcome, Phase, Record
 from gateway.core.principal import Principal
-from gateway.dialects.chat_stream import DONE
-from gateway.dialects.openai_chat import ChatRequest
+from gateway.dialects.provider import BadAnswer
 from gateway.dialects.sse import EventTooLong
-from gateway.dialects.transcript import Transcript
-from gateway.dialects.voice import Voice
+from gateway.dialects.voice import AnswerStream, Request, Voice
 from gateway.flow.admission import Place
 from gateway.flow.guard import Guard
 from gateway.flow.relay import ClientStalled, Outlet, pump
 from gateway.instance import Gateway
 from gateway.policy.classify import CLIENTS_OWN
-from gateway.upstream.attempt import Attempt, begin
+from gateway.upstream.attempt import BYTES_PER_TOKEN, Attempt
+from gateway.upstream.attempts import Attempts
 from gateway.upstream.targets import Route
 
-AFTER_FINISH_S = 1.0  # how long usage and [DONE] may follow a finish reason
+KEPT_CHARS = 131_072  # of an answer that a conversation remembers
+AFTER_FINISH_S = 0.5  # how long a usage that was asked for may follow the finish reason
 
 
 @frozen(kw_only=True, slots=True)
@@ -94,16 +93,17 @@ class Exchange:
         conversation: str | None = None,
     ) -> None:
         self._gateway = gateway
+        self._current = gateway.current  # what a reload of the configuration replaces, it replaces for the next request
         self._place = place
         self._principal = principal
-        total_s = gateway.config.timeouts.total_s
+        total_s = self._current.config.timeouts.total_s
         self._total_at = record.received_at + min(timeout_s, total_s)
         own = timeout_s < total_s
         self._why_total = f"the request took longer than its {timeout_s:g} s (x-request-timeout-ms)" if own else ""
         self._conversation = conversation
-        self._transcript: Transcript | None = None
-        self._line: Attempt | None = None
-        self._asked_bytes = 0  # of the request as the provider got it
+        self._attempts: Attempts | None = None
+        self._events_before = 0  # relayed from attempts that broke off
+        self._lines: list[Attempt] = []  # whose answers have begun
         self.record = record
 
     # ── the story ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -130,21 +130,19 @@ class Exchange:
             return Answer(events=True, run=partial(self._relay, attempt, request, voice))
         with attempt:
             self._place.release()
-            return self._whole(request, attempt, voice)
+            return self._whole(attempt, request, voice)
 
-    def _whole(self, request: ChatRequest, attempt: Attempt, voice: Voice) -> Answer:
+    def _whole(self, attempt: Attempt, request: Request, voice: Voice) -> Answer:
         """The answer when all of it is here; a stream, too, if its end came with its beginning."""
-        record = self.record
-        if self._transcript is not None:
-            read = self._transcript.read_block if request.stream else self._transcript.read_whole
-            read(attempt.first)
-        if request.stream:
-            beginning = voice.begins(record) + voice.events(attempt.first)
+        if attempt.stream is not None:
+            beginning = voice.begins(self.record) + attempt.stream.first()
             return Answer(body=beginning + self._ending(attempt, request, voice), events=True)
+        assert attempt.whole is not None
         self._settle(attempt)
-        self._remember(request)
-        record.phase = Phase.DONE
-        return Answer(body=voice.whole(attempt.first, record))
+        attempt.succeed()
+        self._remember(attempt, request)
+        self.record.phase = Phase.DONE
+        return Answer(body=voice.whole(attempt.whole.body, self.record))
 
     async def _enter(self) -> None:
         """Hold a permit. Most requests got theirs with their headers, and pass."""
@@ -153,7 +151,7 @@ class Exchange:
             await self._place.wait()
             self.record.queue_s = trio.current_time() - self.record.received_at
 
-    async def _listen(self, listen: Callable[[], Awaitable[bytes]], voice: Voice) -> ChatRequest:
+    async def _listen(self, listen: Callable[[], Awaitable[bytes]], voice: Voice) -> Request:
         self.record.phase = Phase.BODY
         request = voice.parse(await listen())
         self._conversation = voice.conversation or self._conversation
@@ -161,35 +159,38 @@ class Exchange:
         self.record.stream = request.stream
         return request
 
-    def _route(self, request: ChatRequest) -> Route:
-        route = self._gateway.routes.resolve(request.model, self._principal)
+    def _route(self, request: Request) -> Route:
+        route = self._current.routes.resolve(request.model, self._principal)
         if route.assistant is not None:
             self.record.assistant = route.assistant.name
-            if self._conversation is not None:
-                self._transcript = Transcript()
+        else:
+            self._conversation = None  # only assistants remember
+        own_total_s = route.timeouts.total_s
+        if self.record.received_at + own_total_s < self._total_at:
+            self._total_at = self.record.received_at + own_total_s
+            self._why_total = f"the request took longer than its {own_total_s:g} s (model.timeouts.total_s)"
         return route
 
-    def _loads(self, request: ChatRequest, route: Route) -> bool:
+    def _loads(self, request: Request, route: Route) -> bool:
         """Whether there is loading to tell of. Without any, the status can still wait for the model.
 
         Raises:
             RequestError: A required loader lacks a field; the last moment for this to be a status.
         """
-        loaders = self._gateway.loaders[route.assistant.name] if route.assistant is not None else ()
+        loaders = self._current.loaders[route.assistant.name] if route.assistant is not None else ()
         check_required(loaders, self._ask_of(request))
         return bool(loaders)
 
     async def _gather_and_ask(
-        self, request: ChatRequest, route: Route, voice: Voice, tell: Callable[[bytes], None] | None = None
+        self, request: Request, route: Route, voice: Voice, tell: Callable[[bytes], None] | None = None
     ) -> Attempt:
-        messages = None
         if route.assistant is not None:
-            messages = await self._gather(request, route.assistant, voice, tell)
-        return await self._ask(request, route, messages)
+            request = await self._gather(request, route.assistant, voice, tell)
+        return await self._ask(request, route, voice)
 
     async def _gather(
-        self, request: ChatRequest, assistant: Assistant, voice: Voice, tell: Callable[[bytes], None] | None
-    ) -> list[dict[str, Any]]:
+        self, request: Request, assistant: Assistant, voice: Voice, tell: Callable[[bytes], None] | None
+    ) -> Request:
         """Load what the assistant needs to know, and place it before the client's messages."""
         self.record.phase = Phase.CONTEXT
         began = trio.current_time()
@@ -203,16 +204,16 @@ class Exchange:
                 tell(told)
 
         context = await load_context(
-            self._gateway.loaders[assistant.name],
+            self._current.loaders[assistant.name],
             self._ask_of(request),
             budget_s=assistant.context_budget_s,
             deadline=self._total_at,
             observe=observe,
         )
         self.record.context_s = trio.current_time() - began
-        return assemble(assistant, context, request.messages())
+        return request.with_messages(assemble(assistant, context, request.messages()))
 
-    def _ask_of(self, request: ChatRequest) -> Ask:
+    def _ask_of(self, request: Request) -> Ask:
         """What loaders may see of the request."""
         return Ask(
             input=request.last_user_text,
@@ -221,31 +222,31 @@ class Exchange:
             tenant=self._principal.name,
         )
 
-    async def _ask(self, request: ChatRequest, route: Route, messages: list[dict[str, Any]] | None) -> Attempt:
-        """Target after target, until one begins to answer or none is left."""
-        gateway, record = self._gateway, self.record
+    async def _ask(self, request: Request, route: Route, voice: Voice) -> Attempt:
+        """Whatever it takes to get an answer that begins."""
+        record = self.record
         record.phase = Phase.UPSTREAM
         record.asked_at = trio.current_time()
-        for target in route.targets:
-            body = request.encode(
-                model=target.model, usage_in_stream=target.provider.usage_in_stream, messages=messages
-            )
-            self._asked_bytes = len(body)
-            try:
-                with self._guard() as guard:
-                    attempt = await begin(gateway.caller, target, request, body, guard, record, self._hold_line)
-            except (UpstreamError, DeadlineExceeded) as error:
-                if target is route.targets[-1] or not _worth_another_target(error):
-                    raise
-            else:
-                break
+        self._attempts = Attempts(
+            self._gateway.transport,
+            self._gateway.health,
+            route,
+            request,
+            voice,
+            record,
+            total_at=self._total_at,
+            guard=self._guard,
+            hold=self._lines.append,
+            keep=self._conversation is not None,
+        )
+        attempt = await self._attempts.first_answer()
         record.phase = Phase.STREAM
         record.first_token_at = trio.current_time()
         return attempt
 
     # ── after the commit point ───────────────────────────────────────────────────────────────────────────────────
 
-    async def _tell(self, request: ChatRequest, route: Route, voice: Voice, outlet: Outlet) -> None:
+    async def _tell(self, request: Request, route: Route, voice: Voice, outlet: Outlet) -> None:
         """The rest of the story for a voice that speaks early: what fails now is told in the stream."""
         self.record.status = 200
         pending: list[bytes] = []
@@ -263,45 +264,26 @@ class Exchange:
         await self._relay(attempt, request, voice, outlet, b"".join(pending))
 
     async def _relay(
-        self, attempt: Attempt, request: ChatRequest, voice: Voice, outlet: Outlet, before: bytes = b""
+        self, attempt: Attempt, request: Request, voice: Voice, outlet: Outlet, before: bytes = b""
     ) -> None:
         """Pass the stream on, from the commit point to its end; the upstream reader's task.
 
         Raises:
             ClientStalled: The client stopped reading; its connection is to be dropped.
         """
-        stream = attempt.stream
-        assert stream is not None
-
-        stall_s = self._gateway.config.timeouts.stall_s
-
-        def transform(data: bytes) -> bytes:
-            block = stream.feed(data)
-            if block and self._transcript is not None:
-                self._transcript.read_block(block)
-            return voice.events(block) if block else b""
-
-        with outlet, attempt, self._gateway.pace:
+        assert attempt.stream is not None
+        words = before + voice.begins(self.record) + attempt.stream.first()
+        with outlet, self._gateway.pace, contextlib.ExitStack() as open_attempts:
+            open_attempts.enter_context(attempt)
             try:
-                with self._guard() as guard:
-                    if self._transcript is not None:
-                        self._transcript.read_block(attempt.first)
-                    first = before + voice.begins(self.record) + voice.events(attempt.first)
-                    await outlet.put(first, guard=guard, last=stream.done)
-                    if not stream.done:
-                        await pump(
-                            attempt.receive,
-                            transform,
-                            lambda: stream.done or stream.error is not None,
-                            outlet,
-                            guard,
-                            stall_s=lambda: AFTER_FINISH_S if stream.finished else stall_s,
-                            pace=self._gateway.pace,
-                        )
-                ending = self._ending(attempt, request, voice)
-            except (GatewayError, EventTooLong) as error:
-                # A finish reason and then neither [DONE] nor an end: the answer is whole all the same.
-                ending = self._ending(attempt, request, voice) if stream.finished else self._breaks(error, voice)
+                while (trouble := await self._pass_on(attempt, words, outlet)) is not None:
+                    repaired = await self._repair(attempt, trouble)
+                    if repaired is None or repaired.stream is None:
+                        ending = self._breaks(trouble, voice)
+                        break
+                    attempt, words = open_attempts.enter_context(repaired), repaired.stream.first()
+                else:
+                    ending = self._ending(attempt, request, voice)
             except ClientStalled as error:
                 self.record.code, self.record.detail = "client_stalled", str(error)
                 self.record.outcome = Outcome.CANCELLED
@@ -317,24 +299,82 @@ class Exchange:
             if self.record.phase is Phase.DONE:
                 await attempt.finish_reading()
 
-    def _ending(self, attempt: Attempt, request: ChatRequest, voice: Voice) -> bytes:
-        """How a stream that the provider ended is ended for the client."""
+    async def _pass_on(self, attempt: Attempt, words: bytes, outlet: Outlet) -> GatewayError | None:
+        """Relay one attempt's stream until it ends; says why it is not whole, if it is not."""
         stream = attempt.stream
         assert stream is not None
+        try:
+            with self._guard() as guard:
+                await outlet.put(words, guard=guard, last=stream.complete)
+                if not stream.complete:
+                    await pump(
+                        attempt.receive,
+                        stream.feed,
+                        lambda: stream.complete or stream.error is not None,
+                        outlet,
+                        guard,
+                        stall_s=self._patience(attempt, stream),
+                        pace=self._gateway.pace,
+                    )
+            if not stream.complete:
+                stream.eof()
+        except (GatewayError, EventTooLong, BadAnswer) as error:
+            if stream.finished:
+                return None  # said so, and then neither its own end nor the connection's: it is whole all the same
+            if isinstance(error, GatewayError):
+                return error
+            broken = StreamBroken("upstream_garbage", f"{attempt.target.name} sent what its dialect does not allow")
+            broken.__cause__ = error
+            return broken
         if stream.error is not None:
-            return self._breaks(
-                StreamBroken("upstream_error", f"{attempt.target.name} reported an error in the middle of its answer"),
-                voice,
-            )
+            what = "reported an error in the middle of its answer"
+            return StreamBroken("upstream_error", f"{attempt.target.name} {what}")
         if not stream.finished:
-            return self._breaks(
-                StreamBroken("upstream_cut", f"{attempt.target.name} ended its answer before it was whole"), voice
-            )
+            return StreamBroken("upstream_cut", f"{attempt.target.name} ended its answer before it was whole")
+        return None
+
+    def _patience(self, attempt: Attempt, stream: AnswerStream) -> Callable[[], float]:
+        """How long the stream may be silent from now on. Keep-alives put that off, but only up to a limit."""
+        timeouts = attempt.timeouts
+        heard, quiet_since = stream.events, math.inf
+
+        def patience() -> float:
+            nonlocal heard, quiet_since
+            if stream.finished:
+                return AFTER_FINISH_S
+            if stream.events != heard:
+                heard, quiet_since = stream.events, math.inf
+                return timeouts.stall_s
+            now = trio.current_time()
+            quiet_since = min(quiet_since, now)
+            return max(min(timeouts.stall_s, quiet_since + timeouts.keepalive_s - now), 0.0)
+
+        return patience
+
+    async def _repair(self, broken: Attempt, trouble: GatewayError) -> Attempt | None:
+        """Another target's continuation of an answer that broke off; None if there is none."""
+        self._settle(broken)
+        broken.broke(trouble)
+        broken.close()
+        over = isinstance(trouble, DeadlineExceeded) and trouble.stage == "total"
+        if over or self._attempts is None:
+            return None
+        repaired = None
+        with contextlib.suppress(GatewayError):  # what the client is told is why the answer broke off
+            repaired = await self._attempts.repair(broken)
+        if repaired is not None:
+            self._events_before = self.record.events
+        return repaired
+
+    def _ending(self, attempt: Attempt, request: Request, voice: Voice) -> bytes:
+        """How a stream that is whole is ended for the client."""
+        stream = attempt.stream
+        assert stream is not None
         self._settle(attempt)
-        self._remember(request)
+        attempt.succeed()
+        self._remember(attempt, request)
         self.record.phase = Phase.DONE
-        missing = b"" if stream.done else voice.events(DONE)
-        return missing + voice.ends(self.record)
+        return stream.end(self.record.usage) + voice.ends(self.record)
 
     def _breaks(self, error: Exception, voice: Voice) -> bytes:
         """The error event of a stream that cannot be whole any more."""
@@ -355,37 +395,41 @@ class Exchange:
     def _guard(self) -> Guard:
         return Guard(self._total_at, self._gateway.guards, why_total=self._why_total)
 
-    def _hold_line(self, attempt: Attempt) -> None:
-        self._line = attempt
-
     def hang_up(self) -> None:
-        """Close the provider's connection now, in this very step; the cancellation that unwinds the rest follows."""
-        if self._line is not None:
-            self._line.hang_up()
+        """Close the providers' connections now, in this very step; the cancellation that unwinds the rest follows.
+
+        A stream of a provider that would be paid in full anyway may be set aside instead, to hear what it cost.
+        """
+        for attempt in self._lines:
+            if self.record.phase is Phase.STREAM and not attempt.ended and self._gateway.drains.reserve(attempt):
+                attempt.set_aside()
+            else:
+                attempt.hang_up()
 
     # ── the facts ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _settle(self, attempt: Attempt) -> None:
         """Note what the answer cost: as reported, else estimated from what was relayed. Sync, idempotent."""
-        record, stream = self.record, attempt.stream
+        record, stream, whole = self.record, attempt.stream, attempt.whole
         record.ended_at = trio.current_time()
         if stream is not None:
-            record.events = stream.events
+            tokens = stream.events
             record.finish_reason = stream.finish_reason
-            record.usage = stream.usage
-        if record.usage is None:
-            record.usage = Usage(
-                prompt_tokens=-(-self._asked_bytes // 4),
-                completion_tokens=record.events if stream is not None else -(-len(attempt.first) // 4),
-                estimated=True,
-            )
+            attempt.fact.usage = stream.billed or attempt.estimate(tokens)
+            record.events = self._events_before + tokens
+            record.usage = stream.usage or attempt.estimate(record.events)
+        elif whole is not None:
+            record.finish_reason = whole.finish_reason
+            record.usage = attempt.fact.usage = whole.usage or attempt.estimate(-(-len(whole.body) // BYTES_PER_TOKEN))
 
-    def _remember(self, request: ChatRequest) -> None:
+    def _remember(self, attempt: Attempt, request: Request) -> None:
         """Keep a whole answer with its question for the conversation's next turn."""
-        if self._transcript is not None and self._conversation is not None and self._transcript.text:
-            self._gateway.remember(
-                self._principal.name, self._conversation, request.last_user_text, self._transcript.text
-            )
+        if self._conversation is None:
+            return
+        answer = attempt.answer()
+        if answer is not None and answer.first.text:
+            text = answer.first.text[:KEPT_CHARS]
+            self._gateway.remember(self._principal.name, self._conversation, request.last_user_text, text)
 
     def fail(self, error: GatewayError) -> None:
         """Note the error that the client is told."""
@@ -415,7 +459,18 @@ class Exchange:
                 record.outcome = Outcome.CANCELLED
         if record.outcome is Outcome.CANCELLED:
             record.code = record.code or "client_left"
-        self._gateway.observe(record)
+        aside = next((attempt for attempt in self._lines if attempt.take_up()), None)
+        if aside is None:
+            self._gateway.observe(record)
+        else:
+            self._gateway.drains.take(aside, partial(self._tell_drained, aside, record.ended_at))
+
+    def _tell_drained(self, attempt: Attempt, ended_at: float) -> None:
+        """Close the record of a stream that was read on after its client had left."""
+        attempt.fact.outcome = "drained"
+        self._settle(attempt)
+        self.record.ended_at = ended_at
+        self._gateway.observe(self.record)
 
 
 def outcome_of(error: GatewayError) -> Outcome:
@@ -437,13 +492,6 @@ def _chain(error: BaseException) -> str:
         parts.append(f"{type(cause).__name__}: {cause}")
         cause = cause.__cause__
     return " ← ".join(parts)
-
-
-def _worth_another_target(error: GatewayError) -> bool:
-    """Whether the next target may do better; the total time being over, none can."""
-    if isinstance(error, UpstreamError):
-        return error.retry is not Retry.NEVER
-    return isinstance(error, DeadlineExceeded) and error.stage != "total"
 
 
 def _tell_now(outlet: Outlet, pending: list[bytes], words: bytes) -> None:

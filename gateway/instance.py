@@ -29,8 +29,9 @@ from gateway.observe.metrics import Gauges, Metrics
 from gateway.observe.peers import Peers
 from gateway.store.conversations import Turn
 from gateway.store.sqlite import Store
-from gateway.upstream.attempt import Caller
-from gateway.upstream.targets import Routes
+from gateway.upstream.drain import Drains
+from gateway.upstream.health import HealthBook
+from gateway.upstream.targets import Routes, Target
 from gateway.upstream.transport import Transport, make_client
 
 PRUNE_EVERY_S = 10.0
@@ -70,9 +71,10 @@ class Gateway:
             permits=config.admission.workers, queue=config.admission.queue, max_wait_s=config.admission.max_wait_s
         )
         self.keyring = Keyring(config.key)
-        self.routes = Routes(config.provider, config.model, config.assistant)
+        self.routes = Routes(config.provider, config.model, config.assistant, config.timeouts)
+        self.health = HealthBook(self._key_refused)
+        self.drains = Drains(self.health)
         self.transport = Transport()
-        self.caller = Caller(transport=self.transport, timeouts=config.timeouts)
         self.metrics = Metrics([name for name, _, _ in self.routes.names()], self._gauges)
         self.log = LogSink(config.log, fd=log_fd)
         self.loaders: dict[str, tuple[Loader, ...]] = {}
@@ -111,7 +113,7 @@ class Gateway:
             await self.log.drain()  # shields itself, for a second at most
 
     def _background(self) -> list[Callable[[], Any]]:
-        work: list[Callable[[], Any]] = [self.log.run, self._prune, self._keep_turns, self.pace.run]
+        work: list[Callable[[], Any]] = [self.log.run, self._prune, self._keep_turns, self.pace.run, self.drains.run]
         if self._peers is not None:
             work.append(self._publish)
         return work
@@ -121,6 +123,16 @@ class Gateway:
 
     def _background_failed(self, name: str, error: Exception) -> None:
         self.log.say("error", "background_task_failed", task=name, error=repr(error))
+
+    def _key_refused(self, target: Target, key: int, for_s: float) -> None:
+        self.log.say(
+            "error",
+            "provider_refuses_our_key",
+            target=target.name,
+            key=key + 1,
+            left_alone_s=for_s,
+            fix="check provider.api_key",
+        )
 
     async def _prune(self) -> None:
         while True:
@@ -167,6 +179,11 @@ class Gateway:
         self.metrics.observe(record)
         self.log.request(record)
 
+    @property
+    def current(self) -> Gateway:
+        """What a reload of the configuration replaces."""
+        return self
+
     def begin_drain(self) -> None:
         """From now on: not ready, no new work, and what runs ends a grace before ``drain_timeout_s``. Idempotent."""
         if self.draining:
@@ -202,6 +219,7 @@ class Gateway:
                 ("active",): float(active),
                 ("idle",): float(max(server.connections_open - active, 0)),
             }
+        gauges.update(self.health.gauges())
         upstream: dict[tuple[str, ...], float] = {}
         for provider in self.routes.providers:
             pool = self.transport.statistics().get(provider.origin)

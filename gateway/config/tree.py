@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from attrs import field, frozen
+from attrs import asdict, field, frozen
 
 Priority = Literal["high", "normal", "low"]
 MASK = "***"
@@ -103,6 +103,7 @@ class Timeouts:
     connect_s: float = 5.0
     first_token_s: float = 30.0
     stall_s: float = 30.0
+    keepalive_s: float = 120.0
     total_s: float = 600.0
 
 
@@ -130,6 +131,82 @@ class ContextRules:
 
 
 @frozen(kw_only=True)
+class Quirks:
+    """``provider.quirks``: how the provider differs from its preset; see ``gateway.dialects.provider.Quirks``."""
+
+    usage_in_stream: bool | None = None
+    done_marker: bool | None = None
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = None
+    reasoning_field: str | None = None
+    reasoning_back: bool | None = None
+    system_role: Literal["system", "developer"] | None = None
+    prefill: bool | None = None
+    prefill_field: str | None = None
+    drops: tuple[str, ...] | None = None
+    stops_billing_on_abort: bool | None = None
+
+
+@frozen(kw_only=True)
+class RetryBudget:
+    """``provider.retry_budget``: extra attempts are this share of recent successes, and a few in hand."""
+
+    ratio: float = 0.2
+    floor: int = 10
+    floor_per_s: float = 0.1
+
+
+@frozen(kw_only=True)
+class Breaker:
+    """``provider.breaker``: when a target that fails is left alone, and for how long."""
+
+    enabled: bool = True
+    consecutive: int = 5
+    ratio: float = 0.5
+    min_requests: int = 20
+    window_s: float = 30.0
+    open_s: float = 5.0
+    max_open_s: float = 15.0
+    auth_open_s: float = 300.0
+
+
+@frozen(kw_only=True)
+class Concurrency:
+    """``provider.concurrency``: attempts at the same time, per target, found out between these limits."""
+
+    floor: int = 1
+    ceiling: int = 100
+    start: int = 20
+
+
+@frozen(kw_only=True)
+class Retry:
+    """``model.retry``: asking the same target again."""
+
+    max: int = field(default=2, metadata={"least": 0})
+    base_s: float = 0.25
+    max_s: float = 8.0
+
+
+@frozen(kw_only=True)
+class Hedge:
+    """``model.hedge``: a second target beside a first one that is slower than it usually is."""
+
+    quantile: float = 0.95
+    min_delay_s: float = 0.05
+    min_samples: int = 20
+    delay_s: float | None = None
+
+
+@frozen(kw_only=True)
+class ModelTimeouts:
+    """``model.timeouts``: what differs from ``[timeouts]``."""
+
+    first_token_s: float | None = None
+    stall_s: float | None = None
+    total_s: float | None = None
+
+
+@frozen(kw_only=True)
 class Provider:
     """``[[provider]]``: who answers."""
 
@@ -138,9 +215,28 @@ class Provider:
     base_url: str = field(converter=_without_end_slash)  # requests go to {base_url}/chat/completions
     api_key: Secret | None = field(default=None, converter=_none_if_empty)  # "" is none, as in "${VAR:-}"
     headers: dict[str, str] = field(factory=dict, repr=mask_values)  # sent with every request, e.g. OpenAI-Organization
-    usage_in_stream: bool = True  # it understands stream_options.include_usage
+    quirks: Quirks = field(factory=lambda: Quirks())  # what differs from the preset's, or the dialect's
     max_connections: int = 1_000
     passthrough: tuple[str, ...] = ()  # paths below base_url that clients may ask for as /v1/…, e.g. "/files/*"
+    on_disconnect: Literal["cancel", "drain"] | None = None
+    drain_max_s: float = 30.0
+    drain_max_tokens: int = 4096
+    drain_max_streams: int = 10
+    api_keys: tuple[Secret, ...] = ()
+    api_version: str = ""
+    retry_budget: RetryBudget = field(factory=lambda: RetryBudget())
+    breaker: Breaker = field(factory=lambda: Breaker())
+    concurrency: Concurrency | None = None
+
+    @property
+    def keys(self) -> tuple[Secret, ...]:
+        """All keys that are not empty; they are used in turn."""
+        return tuple(key for key in (self.api_key, *self.api_keys) if key)
+
+
+def quirks_of(provider: Provider) -> dict[str, Any]:
+    """What is known of a provider's quirks, by the names of ``gateway.dialects.provider.Quirks``."""
+    return {name: value for name, value in asdict(provider.quirks).items() if value is not None}
 
 
 @frozen(kw_only=True)
@@ -152,6 +248,9 @@ class Target:
 
     provider: str
     model: str
+    weight: float = 1.0
+    rank: int | None = None
+    context_tokens: int | None = None
 
     def model_for(self, rest: str) -> str:
         """The name to send to the provider; ``rest`` comes from :meth:`Model.match`."""
@@ -168,6 +267,13 @@ class Model:
 
     name: str
     targets: tuple[Target, ...]
+    fallback: tuple[str, ...] = ()
+    midstream: Literal["error", "restart", "continue"] = "continue"
+    balance: Literal["order", "weighted", "least_loaded"] = "order"
+    retry: Retry = field(factory=Retry)
+    max_attempts: int = 6
+    hedge: Hedge | None = None
+    timeouts: ModelTimeouts = field(factory=ModelTimeouts)
 
     def match(self, asked: str) -> str | None:
         """What ``*`` stands for if a client asks for ``asked``: "" for a name without one, None for another model."""

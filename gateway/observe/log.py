@@ -166,7 +166,7 @@ def _model_fields(record: Record, line: dict[str, Any]) -> None:
     if record.target:
         line["target"] = record.target
     if record.attempts:
-        line["attempts"] = record.attempts
+        line["attempts"] = len(record.attempts)
     if record.upstream_status:
         line["upstream_status"] = record.upstream_status
     if record.stream:

@@ -15,6 +15,7 @@ sluice_requests_waiting             gauge      priority
 sluice_shed_total                   counter    reason
 sluice_cancelled_total              counter    phase
 sluice_upstream_responses_total     counter    target, status
+sluice_attempts_total               counter    target, kind, outcome
 sluice_tokens_total                 counter    model, direction (in, out, cached, reasoning), source
 sluice_queue_wait_seconds           histogram
 sluice_request_duration_seconds     histogram  endpoint, outcome
@@ -23,6 +24,13 @@ sluice_inter_token_seconds          histogram  target (mean of a stream, counted
 sluice_context_seconds              histogram  loader, outcome
 sluice_connections                  gauge      state
 sluice_upstream_connections         gauge      provider, state
+sluice_breaker_state                gauge      target (0 closed, 1 half-open, 2 open)
+sluice_target_in_flight             gauge      target
+sluice_target_limit                 gauge      target (where provider.concurrency is set)
+sluice_target_ttft_seconds          gauge      target (recent peak, decaying)
+sluice_retry_budget                 gauge      provider (extra attempts in hand)
+sluice_keys_cooling                 gauge      provider
+sluice_streams_draining             gauge      provider
 sluice_log_lines_dropped            gauge
 sluice_turns_lost                   gauge
 ==================================  =========  =============================================================
@@ -51,6 +59,7 @@ COUNTERS: dict[str, tuple[str, Labels]] = {
     "sluice_shed": ("Requests refused before anything was started", ("reason",)),
     "sluice_cancelled": ("Requests whose client left, by how far they had come", ("phase",)),
     "sluice_upstream_responses": ("Answers of providers by status (0: none came)", ("target", "status")),
+    "sluice_attempts": ("Targets asked, by why and by what came of it", ("target", "kind", "outcome")),
     "sluice_tokens": ("Tokens", ("model", "direction", "source")),
 }
 HISTOGRAMS: dict[str, tuple[str, Labels, tuple[float, ...]]] = {
@@ -65,6 +74,13 @@ GAUGES: dict[str, tuple[str, Labels]] = {
     "sluice_requests_waiting": ("Requests in the admission line", ("priority",)),
     "sluice_connections": ("Client connections", ("state",)),
     "sluice_upstream_connections": ("Connections to providers", ("provider", "state")),
+    "sluice_breaker_state": ("Circuit breakers: 0 closed, 1 half-open, 2 open", ("target",)),
+    "sluice_target_in_flight": ("Attempts that run", ("target",)),
+    "sluice_target_limit": ("Attempts that a target seems to bear", ("target",)),
+    "sluice_target_ttft_seconds": ("Recent peak of the time to first token", ("target",)),
+    "sluice_retry_budget": ("Extra attempts in hand", ("provider",)),
+    "sluice_keys_cooling": ("Keys that are left alone for a while", ("provider",)),
+    "sluice_streams_draining": ("Streams read on after their clients left", ("provider",)),
     "sluice_log_lines_dropped": ("Log lines that could not be written since the start", ()),
     "sluice_turns_lost": ("Conversation turns that could not be kept since the start", ()),
 }
@@ -119,7 +135,10 @@ class Metrics:
 
     def _count_upstream(self, record: Record, model: str) -> None:
         target = record.target_label
-        self.counters["sluice_upstream_responses"][target, str(record.upstream_status)] += 1
+        responses, attempts = self.counters["sluice_upstream_responses"], self.counters["sluice_attempts"]
+        for fact in record.attempts:
+            responses[fact.label, str(fact.status)] += 1
+            attempts[fact.label, fact.kind._value_, fact.outcome] += 1
         if record.first_token_at:
             self._time("sluice_time_to_first_token_seconds", (target,), record.ttft_s)
             if record.events > 1:

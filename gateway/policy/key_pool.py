@@ -52,6 +52,10 @@ class KeyPool:
                 return index
         return None
 
+    def is_free(self, index: int, now: float) -> bool:
+        """Whether that key is not cooling."""
+        return self._cool_until[index] <= now
+
     def cool(self, index: int, now: float, for_s: float) -> None:
         """Leave a key out for ``for_s``, or for longer if it was to be."""
         self._cool_until[index] = max(self._cool_until[index], now + for_s)

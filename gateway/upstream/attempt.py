@@ -4,15 +4,16 @@ Until the first content nothing has been promised to the client, so everything t
 correct status or another target's turn. An :class:`Attempt` owns the provider's connection: leaving its ``with`` block
 closes it at once, which is what makes a provider stop generating.
 
-Order rules: ``first_token`` runs from asking to the first content event and is a phase of the exchange's guard, so it
-is bounded by the total time; within it, opening a connection has ``connect_s`` of its own.
+Order rules: ``first_token`` runs from asking to the first content event and is a phase of the attempt's guard, so it
+is bounded by the total time; within it, opening a connection has ``connect_s`` of its own. A stream that first has to
+catch up with what the client already has (``upstream/repair.py``) is given a token's time for each read instead.
 """
 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
-from math import isnan
 from types import TracebackType
 
 import orjson
@@ -20,52 +21,91 @@ import trio
 from attrs import define, frozen
 
 from gateway.config import Timeouts
-from gateway.core.errors import Retry, UpstreamError
-from gateway.core.facts import Record
-from gateway.dialects.chat_stream import BadAnswer, ChatStream, read_answer
-from gateway.dialects.openai_chat import ChatRequest
+from gateway.core.errors import DeadlineExceeded, GatewayError, Retry, UpstreamError
+from gateway.core.facts import AttemptFact, Usage
+from gateway.dialects.answer import Answer
+from gateway.dialects.provider import BadAnswer
+from gateway.dialects.resumed import Diverged
 from gateway.dialects.sse import EventTooLong
+from gateway.dialects.voice import AnswerStream, Asking, Whole
 from gateway.flow.guard import Guard
-from gateway.policy.classify import refused_by_provider
+from gateway.policy.classify import CLIENTS_OWN, DIVERGED, Health, judge, refused_by_provider
+from gateway.policy.retry import retry_after_s, retry_delay_of_body
 from gateway.upstream.errors import TransportError
+from gateway.upstream.health import Lease
 from gateway.upstream.raw import RawResponse, RawTransport
 from gateway.upstream.targets import Target
 
 MAX_ERROR_BYTES = 65_536
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
+MAX_REASON_CHARS = 2_000
+BYTES_PER_TOKEN = 4
 REUSE_WAIT_S = 0.25  # how long the end of a finished answer is waited for, so that its connection can be kept
 
 
 @frozen(kw_only=True, slots=True)
-class Caller:
-    """What every attempt needs."""
+class Question:
+    """What is asked of one target.
 
-    transport: RawTransport
+    Attributes:
+        asking: Path, body, and the stream that will read the answer.
+        read_whole: Understands an answer that is not streamed. Raises ``BadAnswer``.
+        key: Which of the provider's keys is used.
+        timeouts: Of the model that was asked for.
+    """
+
+    target: Target
+    asking: Asking
+    read_whole: Callable[[bytes], Whole]
     timeouts: Timeouts
+    key: int = 0
+
+
+class NotAsked:
+    """In the place of a response, for what the gateway could answer by itself."""
+
+    complete = True
+
+    async def receive(self) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return b""
+
+    def close(self) -> None:
+        pass
 
 
 @define(kw_only=True, slots=True)
 class Attempt:
-    """An answer that has begun (``stream``) or is whole (``body``).
+    """An answer that has begun (``stream``) or is whole (``whole``).
 
     Attributes:
         target: Who answers.
+        fact: What is known of this attempt; the record has it, too.
         stream: What was understood of the stream so far; None for a whole answer.
-        first: What the client gets first: the preamble and the first content. Or the whole answer.
         hung_up: Closed from outside, by who is about to cancel the task that reads it.
     """
 
     target: Target
-    response: RawResponse
-    stream: ChatStream | None = None
-    first: bytes = b""
+    fact: AttemptFact
+    response: RawResponse | NotAsked
+    timeouts: Timeouts
+    stream: AnswerStream | None = None
+    whole: Whole | None = None
+    lease: Lease | None = None
+    asked_bytes: int = 0
     hung_up: bool = False
+    _aside: RawResponse | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is nothing left to read: it is whole, or broke off, or was closed."""
+        return bool(self.fact.outcome) or self.is_whole
 
     @property
     def is_whole(self) -> bool:
-        """Whether all of the answer is in ``first``, and nothing of it is left to read."""
+        """Whether all of the answer is here, and nothing of it is left to read."""
         stream = self.stream
-        return stream is None or (stream.done and stream.error is None and self.response.complete)
+        return stream is None or (stream.complete and stream.error is None and self.response.complete)
 
     async def receive(self) -> bytes:
         """One network read of the stream; b"" at its end.
@@ -99,14 +139,59 @@ class Attempt:
             while await self.response.receive():
                 pass
 
+    def estimate(self, tokens: int) -> Usage:
+        """Usage of a provider that reports none: what was asked by its bytes, and ``tokens`` for the answer."""
+        return Usage(prompt_tokens=-(-self.asked_bytes // BYTES_PER_TOKEN), completion_tokens=tokens, estimated=True)
+
+    def answer(self) -> Answer | None:
+        """What was said, put together; None for answers without text, or too long to be kept."""
+        if self.stream is not None:
+            return self.stream.so_far()
+        if self.whole is None:
+            return None
+        return self.whole.answer or Answer.of(self.target.provider.dialect.read_whole(self.whole.body))
+
+    def succeed(self) -> None:
+        """The answer is whole. Sync; what comes after changes nothing."""
+        self._end("ok", Health.GOOD)
+
+    def broke(self, error: GatewayError) -> None:
+        """The answer broke off after it had begun. Sync; as above."""
+        self.fact.code = self.fact.code or error.code
+        self._end("broken", judge(error).health if isinstance(error, DeadlineExceeded) else Health.FAILED)
+
+    def lose(self) -> None:
+        """Another attempt was faster by a hair. Sync."""
+        self.fact.code = "outrun"
+        self.close()
+
+    def _end(self, outcome: str, health: Health) -> None:
+        self.fact.outcome = self.fact.outcome or outcome
+        if self.lease is not None:
+            self.lease.end(health)
+
     def close(self) -> None:
         """Keep the connection if the answer was read to its end, else abort it. Sync, idempotent."""
         self.response.close()
+        self._end("cancelled", Health.SILENT)
 
     def hang_up(self) -> None:
         """Close the connection from another task, which cancels the one that reads it soon after. Sync, idempotent."""
         self.hung_up = True
         self.close()
+
+    def set_aside(self) -> None:
+        """As :meth:`hang_up`, but keep the connection for :meth:`take_up`: the stream is read on by somebody else."""
+        assert isinstance(self.response, RawResponse)
+        self._aside = self.response.hand_over()
+        self.hung_up = True
+
+    def take_up(self) -> bool:
+        """Go on with what was set aside, once the task that read it has ended; False if nothing was."""
+        if self._aside is None:
+            return False
+        self.response, self._aside, self.hung_up = self._aside, None, False
+        return True
 
     def __enter__(self) -> Attempt:
         return self
@@ -118,19 +203,13 @@ class Attempt:
 
 
 async def begin(
-    caller: Caller,
-    target: Target,
-    request: ChatRequest,
-    body: bytes,
-    guard: Guard,
-    record: Record,
-    hold: Callable[[Attempt], None],
+    transport: RawTransport, question: Question, fact: AttemptFact, guard: Guard, hold: Callable[[Attempt], None]
 ) -> Attempt:
-    """Ask ``target`` and wait for its first content, or its whole answer.
+    """Ask a target and wait for its first content, or its whole answer.
 
     Args:
-        body: The request as the provider shall get it.
-        guard: Entered by the exchange; its phases are set here.
+        fact: Where this attempt's facts are noted.
+        guard: Entered by the caller; its phases are set here.
         hold: Told the attempt as soon as its answer has begun, so that it can be closed from outside.
 
     Raises:
@@ -139,67 +218,75 @@ async def begin(
 
     Cancellation: the connection is closed before this returns control.
     """
-    record.target, record.target_label = target.name, target.label
-    record.attempts += 1
-    record.upstream_status = 0
-    guard.phase("first_token", caller.timeouts.first_token_s)
+    target, asking, timeouts = question.target, question.asking, question.timeouts
     provider = target.provider
+    guard.phase("first_token", timeouts.first_token_s)
+    path = provider.base_path + asking.path
     try:
-        response = await caller.transport.send(
+        response = await transport.send(
             b"POST",
             provider.origin,
-            provider.base_path + b"/chat/completions",
-            provider.headers,
-            body,
-            connect_timeout_s=caller.timeouts.connect_s,
-            pool_timeout_s=caller.timeouts.connect_s,
+            path,
+            provider.headers_for(question.key, path, asking),
+            asking.body,
+            connect_timeout_s=timeouts.connect_s,
+            pool_timeout_s=timeouts.connect_s,
         )
     except TransportError as error:
         raise _unreachable(target, error) from error
-    attempt = Attempt(target=target, response=response)
+    attempt = Attempt(
+        target=target,
+        fact=fact,
+        response=response,
+        timeouts=timeouts,
+        stream=asking.stream,
+        asked_bytes=len(asking.body),
+    )
     hold(attempt)
     try:
-        record.upstream_status = response.status
+        fact.status = response.status
         if not 200 <= response.status < 300:
-            raise await _refusal(attempt)
-        if request.stream:
-            attempt.stream = ChatStream(want_usage=request.include_usage, choices=request.n)
-            await _reach_content(attempt, attempt.stream)
+            raise await _refusal(attempt, response, asking)
+        if asking.stream is not None:
+            await _reach_content(attempt, asking.stream, guard, timeouts)
         else:
-            await _read_whole(attempt, record)
+            attempt.whole = await _read_whole(attempt, question.read_whole)
     except BaseException:
         attempt.close()
         raise
     return attempt
 
 
-async def _reach_content(attempt: Attempt, stream: ChatStream) -> None:
+async def _reach_content(attempt: Attempt, stream: AnswerStream, guard: Guard, timeouts: Timeouts) -> None:
     """Read until the first content event."""
     target = attempt.target
-    while not attempt.first:
+    while not stream.committed:
         data = await attempt.receive()
         if not data:
             raise _no_answer(target, "upstream_empty", "ended its stream before any content")
         try:
-            attempt.first = stream.feed(data)
-        except EventTooLong as error:
-            raise _no_answer(target, "upstream_garbage", "sent no server-sent events") from error
+            stream.feed(data)
+        except Diverged as error:
+            raise _no_answer(target, DIVERGED, "gave another answer than the one that broke off") from error
+        except (EventTooLong, BadAnswer) as error:
+            raise _no_answer(target, "upstream_garbage", "sent no answer that its dialect allows") from error
         if stream.error is not None:
             raise _no_answer(target, "upstream_error", "reported an error instead of an answer")
-        if stream.done and not attempt.first:
+        if stream.done and not stream.committed:
             raise _no_answer(target, "upstream_empty", "finished without any content")
+        if stream.catching_up:
+            guard.phase("stall", timeouts.stall_s)
 
 
-async def _read_whole(attempt: Attempt, record: Record) -> None:
-    """Read a non-streamed answer to its end and note what it cost."""
+async def _read_whole(attempt: Attempt, read_whole: Callable[[bytes], Whole]) -> Whole:
+    """Read a non-streamed answer to its end and understand it."""
     body = await _read(attempt, MAX_ANSWER_BYTES)
     if body is None:
         raise _no_answer(attempt.target, "upstream_too_large", f"answered more than {MAX_ANSWER_BYTES} bytes")
     try:
-        record.usage, record.finish_reason = read_answer(body)
+        return read_whole(body)
     except BadAnswer as error:
-        raise _no_answer(attempt.target, "upstream_garbage", "sent an answer that is no chat completion") from error
-    attempt.first = body
+        raise _no_answer(attempt.target, "upstream_garbage", "sent no answer that its dialect allows") from error
 
 
 async def _read(attempt: Attempt, limit_bytes: int) -> bytes | None:
@@ -216,36 +303,44 @@ async def _read(attempt: Attempt, limit_bytes: int) -> bytes | None:
     return b"".join(pieces)
 
 
-async def _refusal(attempt: Attempt) -> UpstreamError:
-    response, target = attempt.response, attempt.target
+async def _refusal(attempt: Attempt, response: RawResponse, asking: Asking) -> UpstreamError:
+    target = attempt.target
     try:
-        body = await _read(attempt, MAX_ERROR_BYTES)
+        body = await _read(attempt, MAX_ERROR_BYTES) or b""
     except UpstreamError:
-        body = None
+        body = b""
+    provider = target.provider
+    told = provider.scrub(body) if response.status in CLIENTS_OWN else b""
+    reason = _reason(told)
     return refused_by_provider(
         response.status,
         target=target.name,
-        retry_after_s=_seconds(response.header(b"retry-after")),
-        body=target.provider.scrub(body) if body and _is_error_document(body) else None,
+        retry_after_s=_come_back(response, body),
+        code=provider.dialect.error_code(body) if told else "",
+        reason=reason,
+        body=told if reason and asking.passes else None,
     )
 
 
-def _is_error_document(body: bytes) -> bool:
-    try:
-        document = orjson.loads(body)
-    except ValueError:
-        return False
-    return isinstance(document, dict) and "error" in document
+def _come_back(response: RawResponse, body: bytes) -> float | None:
+    """When the provider says that asking again makes sense; seconds."""
+    told = retry_after_s(response.headers, time.time(), status=response.status)
+    return told if told is not None or not body else retry_delay_of_body(body)
 
 
-def _seconds(value: bytes | None) -> float | None:
-    if value is None:
-        return None
+def _reason(document: bytes) -> str:
+    """The message of an error document; "" if it is none. All providers put it in one of three places."""
     try:
-        seconds = float(value)
+        found = orjson.loads(document) if document else None
     except ValueError:
-        return None
-    return None if isnan(seconds) else min(max(seconds, 0.0), 86_400.0)
+        return ""
+    if isinstance(found, list) and found:
+        found = found[0]
+    if not isinstance(found, dict):
+        return ""
+    inner = found.get("error", found)
+    message = inner.get("message") if isinstance(inner, dict) else inner
+    return message[:MAX_REASON_CHARS] if isinstance(message, str) else ""
 
 
 def _no_answer(target: Target, code: str, what: str) -> UpstreamError:

@@ -47,9 +47,11 @@ base_url = "{sim}"
 [[model]]
 name = "chat"
 targets = [{{ provider = "sim", model = "sim" }}]
+retry = {{ max = 0 }}
 [[model]]
 name = "sim/*"
 targets = [{{ provider = "sim", model = "*" }}]
+retry = {{ max = 0 }}
 [[key]]
 name = "dev"
 secret = "{key}"
@@ -139,7 +141,8 @@ async def staged(
 
     Args:
         server, timeouts, log: Lines for these TOML tables.
-        more: Further tables, e.g. assistants.
+        more: Further tables, e.g. assistants; ``${SIM}`` is the provider's base URL, ``${SIM_ROOT}`` the same without
+            ``/v1``.
         behaviour: Of the provider; by default it answers at once with 20 tokens.
     """
     sim = Simulator(behaviour or Behaviour(ttft_s=0.0, tokens_per_s=0.0, tokens=20), **(sim_options or {}))
@@ -157,7 +160,8 @@ async def staged(
             key=KEY,
             more=more,
         )
-        gateway = Gateway(load(None, environ={}, text=text), log_fd=log_fd)
+        environ = {"SIM": f"http://{host}:{port}/v1", "SIM_ROOT": f"http://{host}:{port}"}
+        gateway = Gateway(load(None, environ=environ, text=text), log_fd=log_fd)
         shutdown = trio.Event()
         stage = Stage(gateway, sim, 0, shutdown)
         observe = gateway.observe

@@ -168,7 +168,7 @@ async def test_what_is_json_but_beyond_a_parsers_limits_is_left_to_the_provider(
     async with staged(more=HELPER) as stage:
         heard = await ask(stage, document)
         assert heard.status in (200, 400)
-        assert stage.records[-1].attempts == 1  # ours to pass on, the provider's to judge
+        assert len(stage.records[-1].attempts) == 1  # ours to pass on, the provider's to judge
 
 
 @pytest.mark.parametrize("stream", [False, True])

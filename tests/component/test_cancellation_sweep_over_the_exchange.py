@@ -254,6 +254,7 @@ async def _run(stage: Stage, app: GatewayApp, case: Case, *, n: int, when: When)
         "http_version": "1.1",
         "method": "POST",
         "path": case.path,
+        "query_string": b"",
         "headers": [(b"authorization", f"Bearer {KEY}".encode())],
         "state": {},
         "extensions": {} if case.foreign else {"sluice.cancel": {}},

@@ -29,14 +29,17 @@ ENDINGS = pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole
 
 @asynccontextmanager
 async def faulty(*, more: str = "", requests: int = 1, timeouts: str = TIMEOUTS) -> AsyncIterator[Stage]:
-    """A stage whose invariants are checked at the end, and which then answers a healthy request."""
+    """A stage whose invariants are checked at the end, and which then answers a healthy request.
+
+    By another target, because one that does not accept our key is left alone for minutes.
+    """
     behaviour = Behaviour(tokens=TOKENS)
     async with staged(timeouts=timeouts, more=more, behaviour=behaviour) as stage:
         stage.remember_baseline()
         yield stage
         await stage.settle()
         stage.assert_nothing_left(requests=requests)
-        healthy = await ask(stage, chat("sim/sim", stream=True))
+        healthy = await ask(stage, chat("chat", stream=True))
         assert (healthy.status, healthy.finished, healthy.whole) == (200, True, True)
 
 
@@ -83,7 +86,7 @@ REFUSALS = [
     ("status=404", 404, "model_not_found", None),
     ("status=422", 422, None, None),
     ("status=401", 502, "upstream_auth", None),
-    ("status=403", 502, "upstream_auth", None),
+    ("status=403", 502, "upstream_forbidden", None),
     ("status=429", 429, "upstream_rate_limited", "1"),
     ("status=429-retry_after=7", 429, "upstream_rate_limited", "7"),
     ("status=500", 502, "upstream_error", None),
@@ -107,7 +110,7 @@ async def test_a_refusal_has_the_right_status_and_passes_retry_after_on(
         assert heard.headers["x-sluice-target"] == f"sim/sim-{fault}"
         record = await settled(stage)
         whose = Outcome.INVALID if status in (400, 404, 422) else Outcome.FAILED
-        assert (record.outcome, record.attempts) == (whose, 1)
+        assert (record.outcome, len(record.attempts)) == (whose, 1)
         assert record.upstream_status == int(fault[7:10])
 
 
@@ -171,7 +174,7 @@ async def test_a_failure_in_the_middle_is_one_error_event_and_no_done(fault: str
         assert error_event(heard)["code"] == code
         assert tokens(heard) == 5, "what had come is the client's"
         record = await settled(stage)
-        assert (record.outcome, record.code, record.attempts) == (Outcome.BROKEN, code, 1)
+        assert (record.outcome, record.code, len(record.attempts)) == (Outcome.BROKEN, code, 1)
         assert record.usage is not None
         assert (record.usage.completion_tokens, record.usage.estimated) == (5, True)
 
@@ -188,11 +191,11 @@ async def test_an_error_that_comes_together_with_the_first_content_still_has_a_s
         assert (heard.status, code_of(heard)) == (502, "upstream_error")
 
 
-async def test_the_middle_of_a_stream_is_not_failed_over() -> None:
+async def test_the_middle_of_a_stream_is_not_repaired_where_the_model_says_so() -> None:
     more = two_targets('{ provider = "sim", model = "sim-cut=5" }')
     async with faulty(more=more) as stage:
         error_event(await ask(stage, chat("pair", stream=True)))
-        assert (await settled(stage)).attempts == 1
+        assert len((await settled(stage)).attempts) == 1
         assert stage.sim.statistics().started == 1
 
 
@@ -237,13 +240,14 @@ def other(base_url: str) -> str:
     """A provider elsewhere, alone as ``other/*`` and before the healthy one as ``pair``."""
     return (
         f'[[provider]]\nname = "other"\nbase_url = "{base_url}"\n'
-        '[[model]]\nname = "other/*"\ntargets = [{ provider = "other", model = "*" }]\n'
+        '[[model]]\nname = "other/*"\ntargets = [{ provider = "other", model = "*" }]\nretry = { max = 0 }\n'
         + two_targets('{ provider = "other", model = "x" }')
     )
 
 
 def two_targets(first: str, second: str = '{ provider = "sim", model = "sim" }') -> str:
-    return f'[[model]]\nname = "pair"\ntargets = [{first}, {second}]\n'
+    rules = 'retry = { max = 0 }\nmidstream = "error"\n'
+    return f'[[model]]\nname = "pair"\ntargets = [{first}, {second}]\n{rules}'
 
 
 def closed_port() -> int:
@@ -301,7 +305,7 @@ async def test_what_cannot_be_reached_is_a_502_that_says_why(kind: str, stream: 
         assert (heard.status, code_of(heard)) == (502, UNREACHABLE[kind])
         assert "other/x" in heard.json()["error"]["message"]
         record = await settled(stage)
-        assert (record.outcome, record.attempts, record.upstream_status) == (Outcome.FAILED, 1, 0)
+        assert (record.outcome, len(record.attempts), record.upstream_status) == (Outcome.FAILED, 1, 0)
 
 
 @pytest.mark.parametrize(("stream", "code"), [(True, "upstream_empty"), (False, "upstream_garbage")])
@@ -341,7 +345,7 @@ async def test_a_failure_before_the_first_content_becomes_another_targets_answer
         assert (heard.status, heard.whole) == (200, True)
         assert (heard.headers["x-sluice-target"], heard.headers["x-sluice-attempts"]) == ("sim/sim", "2")
         record = await settled(stage)
-        assert (record.outcome, record.attempts) == (Outcome.OK, 2)
+        assert (record.outcome, len(record.attempts)) == (Outcome.OK, 2)
 
 
 @ENDINGS

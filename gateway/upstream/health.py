@@ -1,0 +1,371 @@
+"""How targets and providers fare: what the policies learnt, and what an attempt holds while it runs.
+
+One :class:`TargetHealth` per configured target (breaker, latency, adaptive limit, hedge delay, attempts in flight) and
+one :class:`ProviderHealth` per provider (retry budget, keys, drains). They outlive requests and reloads of the
+configuration; a provider whose settings changed starts afresh. Every decision is synchronous
+(:meth:`HealthBook.enter`), and what was entered is a :class:`Lease` that is told the end exactly once. Nothing is
+shared between processes: each learns by itself.
+
+Metrics: ``sluice_breaker_state``, ``sluice_target_in_flight``, ``sluice_target_limit``, ``sluice_target_ttft_seconds``,
+``sluice_retry_budget``, ``sluice_keys_cooling``, ``sluice_streams_draining``.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import trio
+from attrs import define, field, frozen
+
+from gateway import config
+from gateway.core.errors import Retry, UpstreamError
+from gateway.flow.limit import ConcurrencyLimit
+from gateway.policy import balance
+from gateway.policy.adaptive import AdaptiveLimit, Release
+from gateway.policy.breaker import Breaker, State, Verdict
+from gateway.policy.classify import Health
+from gateway.policy.ewma import PeakEwma
+from gateway.policy.hedge import HedgeDelay
+from gateway.policy.key_pool import KeyPool
+from gateway.policy.retry_budget import RetryBudget
+from gateway.upstream.targets import Provider, Target
+
+MOST_LIMITED = 1_000  # targets that are remembered as limited; wildcards make names without end
+KEY_COOLS_S = 1.0  # after a 429 that does not say for how long, where there is another key
+
+
+@define(slots=True, eq=False)
+class ProviderHealth:
+    """What is known of a provider, whatever the model."""
+
+    settings: config.Provider
+    budget: RetryBudget
+    keys: KeyPool  # which of them are refused altogether
+    limited: dict[str, KeyPool] = field(factory=dict)  # by target: which of them are rate limited there
+    forbidden: dict[str, float] = field(factory=dict)  # by target: until when none of them is tried
+    drains: int = 0
+
+    def pick_key(self, target: Target, now: float) -> int | None:
+        """The next key in turn that this target takes now; None if there is none."""
+        limited = self.limited.get(target.name)
+        if limited is None:
+            return self.keys.pick(now)
+        for _ in target.provider.keys:
+            key = self.keys.pick(now)
+            if key is None or limited.is_free(key, now):
+                return key
+        return None
+
+    def cool(self, target: Target, key: int, now: float, for_s: float) -> None:
+        """Leave a key alone at a target that limits it: limits are, as a rule, per model."""
+        if target.name not in self.limited and len(self.limited) >= MOST_LIMITED:
+            self.limited = {name: pool for name, pool in self.limited.items() if pool.statistics(now).cooling}
+            if len(self.limited) >= MOST_LIMITED:
+                return
+        self.limited.setdefault(target.name, KeyPool(len(target.provider.keys))).cool(key, now, for_s)
+
+    def forbid(self, target: Target, now: float, for_s: float) -> None:
+        """Leave a target alone to which our key has no access: that one, for a client may have made up its name."""
+        if len(self.forbidden) >= MOST_LIMITED:
+            self.forbidden = {name: until for name, until in self.forbidden.items() if until > now}
+        if len(self.forbidden) < MOST_LIMITED:
+            self.forbidden[target.name] = now + for_s
+
+    def soonest_s(self, target: Target, now: float) -> float:
+        """When a key can be used again, in seconds."""
+        limited = self.limited.get(target.name)
+        return max(self.keys.soonest_s(now), limited.soonest_s(now) if limited is not None else 0.0)
+
+
+@define(slots=True, eq=False)
+class TargetHealth:
+    """What is known of a target."""
+
+    provider: ProviderHealth
+    breaker: Breaker | None
+    limit: ConcurrencyLimit | None
+    latency: PeakEwma = field(factory=PeakEwma)
+    hedges: dict[config.Hedge, HedgeDelay] = field(factory=dict)
+    in_flight: int = 0
+
+    def hedge(self, rules: config.Hedge) -> HedgeDelay:
+        """What was learnt for these rules."""
+        found = self.hedges.get(rules)
+        if found is None:
+            found = self.hedges[rules] = HedgeDelay(
+                rules.quantile, min_samples=rules.min_samples, min_delay_s=rules.min_delay_s
+            )
+        return found
+
+
+@frozen(slots=True)
+class Unavailable:
+    """Why a target is not asked now, and when it may be.
+
+    Attributes:
+        why: ``open`` (its breaker) · ``forbidden`` (our keys have no access) · ``cooling`` (all of them are rate
+            limited) · ``saturated`` (its adaptive limit).
+    """
+
+    target: Target
+    why: str
+    for_s: float
+
+    def error(self) -> UpstreamError:
+        """As the client is told when there is no other target."""
+        code, status, what = _UNAVAILABLE[self.why]
+        return UpstreamError(
+            code,
+            status,
+            f"{self.target.name} {what}",
+            target=self.target.name,
+            retry=Retry.SAFE,
+            retry_after_s=max(self.for_s, 0.1),
+        )
+
+
+_UNAVAILABLE = {
+    "open": ("upstream_circuit_open", 503, "failed repeatedly and is left alone for a while (provider.breaker)"),
+    "forbidden": ("upstream_forbidden", 502, "does not allow the gateway this"),
+    "cooling": ("upstream_rate_limited", 429, "is rate limiting the gateway"),
+    "saturated": ("upstream_saturated", 503, "has as many requests as it bears (provider.concurrency)"),
+}
+
+
+class Lease:
+    """One attempt's hold on its target. :meth:`end` exactly once; later calls change nothing.
+
+    Attributes:
+        key: Which of the provider's keys it uses.
+    """
+
+    __slots__ = ("_book", "_ended", "_good", "_health", "_ttft_s", "_verdict", "key", "target")
+
+    def __init__(
+        self, book: HealthBook, target: Target, health: TargetHealth, key: int, verdict: Verdict | None
+    ) -> None:
+        self._book = book
+        self._health = health
+        self._verdict = verdict
+        self._ended = False
+        self._good = False
+        self._ttft_s: float | None = None
+        self.target = target
+        self.key = key
+        health.in_flight += 1
+
+    def answered(self, ttft_s: float | None) -> None:
+        """The first content is here after ``ttft_s``; None: a whole answer, whose time says nothing of that."""
+        now = trio.current_time()
+        health = self._health
+        self._good, self._ttft_s = True, ttft_s
+        if ttft_s is not None:
+            health.latency.observe(ttft_s, now)
+        health.provider.budget.succeeded(now)
+        if health.breaker is not None and self._verdict is not None:
+            health.breaker.succeeded(now, self._verdict)
+
+    def end(self, how: Health, retry_after_s: float | None = None) -> None:
+        """The attempt is over."""
+        if self._ended:
+            return
+        self._ended = True
+        now, health = trio.current_time(), self._health
+        health.in_flight -= 1
+        if health.limit is not None:
+            dropped = how in (Health.OVERLOADED, Health.LIMITED)
+            good = how is Health.GOOD or (how is Health.SILENT and self._good)
+            outcome = Release.DROPPED if dropped else Release.SUCCESS if good else Release.IGNORED
+            health.limit.leave(outcome, self._ttft_s)
+        if health.breaker is not None and self._verdict is not None:
+            if how in (Health.FAILED, Health.OVERLOADED):
+                health.breaker.failed(now, self._verdict)
+            elif not self._good:
+                health.breaker.released(now, self._verdict)
+        if how is Health.LIMITED:
+            self._cool(now, retry_after_s)
+        elif how is Health.LOCKED:
+            self._lock(now)
+        elif how is Health.FORBIDDEN:
+            for_s = health.provider.settings.breaker.auth_open_s
+            health.provider.forbid(self.target, now, for_s)
+            self._book.on_locked(self.target, self.key, for_s)
+
+    def _cool(self, now: float, retry_after_s: float | None) -> None:
+        for_s = retry_after_s if retry_after_s is not None else KEY_COOLS_S if len(self.target.provider.keys) > 1 else 0
+        if for_s:
+            self._health.provider.cool(self.target, self.key, now, for_s)
+
+    def _lock(self, now: float) -> None:
+        """Our key is not taken: use the others if there are any, else leave the target alone for long."""
+        health = self._health
+        for_s = health.provider.settings.breaker.auth_open_s
+        if len(self.target.provider.keys) > 1:
+            health.provider.keys.cool(self.key, now, for_s)
+        elif health.breaker is not None:
+            health.breaker.trip(now, for_s, "key refused")
+        self._book.on_locked(self.target, self.key, for_s)
+
+
+class HealthBook:
+    """All targets' and providers' health, by their names.
+
+    Args:
+        on_locked: Told ``(target, key number, seconds)`` when a provider refuses our key.
+    """
+
+    def __init__(
+        self, on_locked: Callable[[Target, int, float], None] = lambda *_: None, rng: random.Random | None = None
+    ) -> None:
+        self.on_locked = on_locked
+        self.rng = rng or random.Random()
+        self._providers: dict[str, ProviderHealth] = {}
+        self._targets: dict[str, TargetHealth] = {}
+
+    def keep(self, providers: Iterable[Provider]) -> None:
+        """After a reload: forget who is gone or whose settings changed."""
+        settings = {provider.name: provider.settings for provider in providers}
+        for name, known in list(self._providers.items()):
+            if settings.get(name) != known.settings:
+                del self._providers[name]
+        self._targets = {
+            label: health for label, health in self._targets.items() if health.provider in self._providers.values()
+        }
+
+    def of(self, target: Target) -> TargetHealth:
+        """The target's health, new if it is not known yet."""
+        found = self._targets.get(target.label)
+        if found is None or found.provider.settings is not target.provider.settings:
+            found = self._find(target, found)
+        return found
+
+    def provider(self, provider: Provider) -> ProviderHealth:
+        """The provider's health, new if it is not known yet."""
+        found = self._providers.get(provider.name)
+        if found is None:
+            settings = provider.settings
+            budget = settings.retry_budget
+            found = self._providers[provider.name] = ProviderHealth(
+                settings=settings,
+                budget=RetryBudget(ratio=budget.ratio, floor=budget.floor, floor_per_s=budget.floor_per_s),
+                keys=KeyPool(len(provider.keys)),
+            )
+        return found
+
+    def _find(self, target: Target, known: TargetHealth | None) -> TargetHealth:
+        provider = self.provider(target.provider)
+        if known is not None and known.provider is provider:
+            return known
+        settings = provider.settings
+        breaker, concurrency = settings.breaker, settings.concurrency
+        found = self._targets[target.label] = TargetHealth(
+            provider,
+            Breaker(
+                consecutive=breaker.consecutive,
+                ratio=breaker.ratio,
+                min_requests=breaker.min_requests,
+                window_s=breaker.window_s,
+                open_s=breaker.open_s,
+                max_open_s=breaker.max_open_s,
+            )
+            if breaker.enabled
+            else None,
+            ConcurrencyLimit(
+                AdaptiveLimit(floor=concurrency.floor, ceiling=concurrency.ceiling, start=concurrency.start)
+            )
+            if concurrency is not None
+            else None,
+        )
+        return found
+
+    def enter(self, target: Target) -> Lease | Unavailable:
+        """Take a hold on a target, or say why it is not to be asked now. Sync, O(1)."""
+        now, health = trio.current_time(), self.of(target)
+        forbidden = health.provider.forbidden
+        if forbidden and forbidden.get(target.name, 0.0) > now:
+            return Unavailable(target, "forbidden", forbidden[target.name] - now)
+        key = health.provider.pick_key(target, now)
+        if key is None:
+            return Unavailable(target, "cooling", health.provider.soonest_s(target, now))
+        if health.limit is not None and not health.limit.try_enter():
+            return Unavailable(target, "saturated", health.latency.value_s(now) or 1.0)
+        return self._admitted(target, health, key, now)
+
+    def _admitted(self, target: Target, health: TargetHealth, key: int, now: float) -> Lease | Unavailable:
+        """The breaker's word, last: a probe that it grants must be used."""
+        verdict = None
+        if health.breaker is not None:
+            verdict = health.breaker.admit(now)
+            if not verdict.allowed:
+                if health.limit is not None:
+                    health.limit.leave(Release.IGNORED)
+                return Unavailable(target, "open", verdict.wait_s)
+        return Lease(self, target, health, key, verdict)
+
+    async def wait_and_enter(self, target: Target) -> Lease | Unavailable:
+        """The same, waiting for a place under the target's adaptive limit; the caller sets the deadline.
+
+        Cancellation: no place is taken.
+        """
+        health = self.of(target)
+        if health.limit is not None:
+            await health.limit.enter()
+        now = trio.current_time()
+        key = health.provider.pick_key(target, now)
+        if key is None:
+            if health.limit is not None:
+                health.limit.leave(Release.IGNORED)
+            return Unavailable(target, "cooling", health.provider.soonest_s(target, now))
+        return self._admitted(target, health, key, now)
+
+    def order(self, stage: tuple[Target, ...], how: str) -> list[Target]:
+        """The equals of a stage in the order in which this request shall ask them."""
+        if len(stage) == 1 or how == "order":
+            return list(stage)
+
+        def loads() -> list[float]:
+            now = trio.current_time()
+            known = ((target, self.of(target)) for target in stage)
+            return [health.latency.load(health.in_flight, now) / target.weight for target, health in known]
+
+        return [stage[i] for i in balance.order(how, [target.weight for target in stage], loads, self.rng)]
+
+    def gauges(self) -> dict[str, dict[tuple[str, ...], float]]:
+        """For the metrics."""
+        now = trio.current_time()
+        found: dict[str, dict[tuple[str, ...], float]] = {
+            name: {} for name in ("sluice_breaker_state", "sluice_target_in_flight", "sluice_target_limit")
+        }
+        found["sluice_target_ttft_seconds"] = {}
+        for label, health in self._targets.items():
+            found["sluice_target_in_flight"][label,] = float(health.in_flight)
+            found["sluice_target_ttft_seconds"][label,] = health.latency.value_s(now)
+            if health.breaker is not None:
+                found["sluice_breaker_state"][label,] = _STATE[health.breaker.state(now)]
+            if health.limit is not None:
+                found["sluice_target_limit"][label,] = float(health.limit.statistics().adaptive.limit)
+        for name in ("sluice_retry_budget", "sluice_keys_cooling", "sluice_streams_draining"):
+            found[name] = {}
+        for name, provider in self._providers.items():
+            found["sluice_retry_budget"][name,] = float(provider.budget.statistics(now).in_hand)
+            found["sluice_keys_cooling"][name,] = float(provider.keys.statistics(now).cooling)
+            found["sluice_streams_draining"][name,] = float(provider.drains)
+        return found
+
+    def states(self) -> list[dict[str, Any]]:
+        """One row per target, for people: the playground and ``/readyz?verbose``."""
+        now = trio.current_time()
+        return [
+            {
+                "target": label,
+                "breaker": health.breaker.state(now).value if health.breaker is not None else "off",
+                "in_flight": health.in_flight,
+                "ttft_ms": round(health.latency.value_s(now) * 1000, 1),
+            }
+            for label, health in self._targets.items()
+        ]
+
+
+_STATE = {State.CLOSED: 0.0, State.HALF_OPEN: 1.0, State.OPEN: 2.0}

@@ -1,0 +1,298 @@
+"""With one healthy fallback, whatever the first provider does, the client gets a complete answer in bounded time.
+
+Two simulated targets behind one model: the first has the fault, the second is healthy. Times are scaled down from what
+people configure (a first token within 0.4 s here stands for 10 s there); what is asserted is what was asked of whom, and
+that the answer is whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from gateway.core.facts import Kind, Outcome, Record
+from gateway.sim import Behaviour
+from tests.component.stage import Heard, Stage, ask, chat, staged
+
+FIRST_TOKEN_S = 0.4
+STALL_S = 0.4
+SLACK_S = 2.0
+TIMEOUTS = f"connect_s = 1\nfirst_token_s = {FIRST_TOKEN_S}\nstall_s = {STALL_S}\ntotal_s = 20"
+TOKENS = 60
+ENDINGS = pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+
+
+def model(first: str, second: str = "sim", *, rules: str = "", provider: str = "") -> str:
+    """A model ``m``: target ``first``, then ``second`` at another provider. ``provider``: lines for the first one."""
+    return f"""
+[[provider]]
+name = "primary"
+base_url = "${{SIM}}"
+{provider}
+[[provider]]
+name = "backup"
+base_url = "${{SIM}}"
+quirks = {{ prefill = true }}
+[[model]]
+name = "m"
+targets = [{{ provider = "primary", model = "{first}" }}, {{ provider = "backup", model = "{second}" }}]
+{rules}
+"""
+
+
+@asynccontextmanager
+async def surviving(more: str, *, requests: int | None = 1) -> AsyncIterator[Stage]:
+    """A stage whose invariants are checked at the end."""
+    async with staged(timeouts=TIMEOUTS, more=more, behaviour=Behaviour(tokens=TOKENS)) as stage:
+        stage.remember_baseline()
+        yield stage
+        await stage.settle()
+        stage.assert_nothing_left(requests=requests)
+
+
+async def healthy_answer(stage: Stage) -> str:
+    """What the provider says when nothing is wrong."""
+    heard = await ask(stage, chat("sim/sim", stream=True))
+    assert heard.finished
+    return heard.text
+
+
+def text_of(heard: Heard) -> str:
+    """The answer's text, streamed or whole, which is complete."""
+    assert (heard.status, heard.whole) == (200, True), heard.body
+    if heard.headers["content-type"].startswith("text/event-stream"):
+        assert heard.finished
+        return heard.text
+    return str(heard.json()["choices"][0]["message"]["content"])
+
+
+def kinds(record: Record) -> list[tuple[str, Kind]]:
+    return [(fact.target.partition("/")[0], fact.kind) for fact in record.attempts]
+
+
+async def last_record(stage: Stage) -> Record:
+    await stage.settle()
+    return stage.records[-1]
+
+
+# ── before the commit point ──────────────────────────────────────────────────────────────────────────────────────────
+
+FAILING_AT_ONCE = [
+    "status=429-retry_after=2",
+    "status=429",
+    "status=503",
+    "status=500",
+    "status=529",
+    "status=408",
+    "status=409",
+    "reset",
+    "error=0",
+    "cut=0",
+]
+
+
+@ENDINGS
+@pytest.mark.parametrize("fault", FAILING_AT_ONCE)
+async def test_what_fails_at_once_is_answered_by_the_fallback(fault: str, stream: bool) -> None:
+    async with surviving(model(f"sim-{fault}"), requests=2) as stage:
+        expected = await healthy_answer(stage)
+        began = trio.current_time()
+        heard = await ask(stage, chat("m", stream=stream))
+        assert trio.current_time() - began < 2.0 + SLACK_S
+        assert text_of(heard) == expected
+        assert heard.headers["x-sluice-target"] == "backup/sim"
+        record = await last_record(stage)
+        assert int(heard.headers["x-sluice-attempts"]) == len(record.attempts) <= 6
+        assert record.attempts[-1].kind is Kind.FAILOVER
+        assert all(fact.outcome == "failed" for fact in record.attempts[:-1])
+        assert (record.attempts[-1].outcome, record.outcome) == ("ok", Outcome.OK)
+
+
+@ENDINGS
+@pytest.mark.parametrize("fault", ["silence", "slow=60", "stall=0", "ttft=20"])
+async def test_a_silent_target_is_asked_once_and_left(fault: str, stream: bool) -> None:
+    async with surviving(model(f"sim-{fault}")) as stage:
+        began = trio.current_time()
+        text_of(await ask(stage, chat("m", stream=stream)))
+        assert FIRST_TOKEN_S <= trio.current_time() - began < FIRST_TOKEN_S + SLACK_S
+        record = await last_record(stage)
+        assert kinds(record) == [("primary", Kind.PRIMARY), ("backup", Kind.FAILOVER)]
+
+
+async def test_what_is_retried_is_retried_within_bounds_and_then_left() -> None:
+    async with surviving(model("sim-status=503", rules="retry = { max = 2, base_s = 0.01 }")) as stage:
+        text_of(await ask(stage, chat("m")))
+        record = await last_record(stage)
+        assert kinds(record) == [
+            ("primary", Kind.PRIMARY),
+            ("primary", Kind.RETRY),
+            ("primary", Kind.RETRY),
+            ("backup", Kind.FAILOVER),
+        ]
+
+
+async def test_retry_after_is_obeyed_where_there_is_nobody_else() -> None:
+    alone = """
+[[model]]
+name = "alone"
+targets = [{ provider = "sim", model = "sim-flap=1-status=429-retry_after=1" }]
+retry = { max = 2, base_s = 0.01 }
+"""
+    async with surviving(alone) as stage:
+        began = trio.current_time()
+        text_of(await ask(stage, chat("alone")))
+        assert 1.0 <= trio.current_time() - began < 1.0 + SLACK_S
+        assert kinds(await last_record(stage)) == [("sim", Kind.PRIMARY), ("sim", Kind.RETRY)]
+
+
+@pytest.mark.parametrize(("fault", "status"), [("status=400", 400), ("status=404", 404), ("status=401", 502)])
+async def test_the_clients_own_mistakes_and_our_keys_are_not_asked_twice(fault: str, status: int) -> None:
+    async with surviving(model(f"sim-{fault}")) as stage:
+        heard = await ask(stage, chat("m"))
+        assert heard.status == status
+        assert kinds(await last_record(stage)) == [("primary", Kind.PRIMARY)]
+
+
+async def test_attempts_are_bounded_in_all() -> None:
+    rules = "retry = { max = 10, base_s = 0.001 }\nmax_attempts = 4"
+    async with surviving(model("sim-status=503", "sim-status=503", rules=rules)) as stage:
+        heard = await ask(stage, chat("m"))
+        assert heard.status == 503
+        assert len((await last_record(stage)).attempts) == 4
+
+
+# ── in the middle ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+BREAKING = ["cut=40-tps=500", "stall=20", "error=40-tps=500"]
+
+
+@pytest.mark.parametrize("midstream", ["continue", "restart"])
+@pytest.mark.parametrize("fault", BREAKING)
+async def test_a_stream_that_breaks_is_gone_on_with(fault: str, midstream: str) -> None:
+    more = model(f"sim-{fault}", rules=f'midstream = "{midstream}"')
+    async with surviving(more, requests=2) as stage:
+        expected = await healthy_answer(stage)
+        heard = await ask(stage, chat("m", stream=True, stream_options={"include_usage": True}))
+        assert text_of(heard) == expected
+        chunks = [json.loads(event) for event in heard.events[:-1]]
+        assert len({chunk["id"] for chunk in chunks}) == 1
+        assert {chunk["model"] for chunk in chunks} >= {f"sim-{fault}", "sim"}
+        assert chunks[-1]["usage"]["completion_tokens"] == pytest.approx(TOKENS, abs=1)
+        record = await last_record(stage)
+        assert kinds(record) == [("primary", Kind.PRIMARY), ("backup", Kind.CONTINUATION)]
+        assert [fact.outcome for fact in record.attempts] == ["broken", "ok"]
+        assert (record.outcome, record.finish_reason) == (Outcome.OK, "stop")
+
+
+async def test_without_leave_a_broken_stream_ends_with_an_error() -> None:
+    async with surviving(model("sim-cut=40-tps=500", rules='midstream = "error"')) as stage:
+        heard = await ask(stage, chat("m", stream=True))
+        assert not heard.finished
+        assert json.loads(heard.events[-1])["error"]["code"] == "upstream_read"
+        assert kinds(await last_record(stage)) == [("primary", Kind.PRIMARY)]
+
+
+async def test_a_fallback_that_refuses_prefill_is_asked_from_the_start_and_the_client_sees_nothing_of_it() -> None:
+    more = model("sim-cut=40-tps=500", "sim-prefill=refuse", rules='midstream = "continue"')
+    async with surviving(more, requests=2) as stage:
+        expected = await healthy_answer(stage)
+        heard = await ask(stage, chat("m", stream=True))
+        assert text_of(heard) == expected
+        record = await last_record(stage)
+        assert [fact.outcome for fact in record.attempts] == ["broken", "failed", "ok"]
+        assert record.attempts[1].code == "prefill_unsupported"
+
+
+async def test_an_answer_that_differs_is_no_continuation() -> None:
+    more = model("sim-cut=40-tps=500", "sim-seed=7", rules='midstream = "restart"').replace(
+        "quirks = { prefill = true }", ""
+    )
+    async with surviving(more) as stage:
+        heard = await ask(stage, chat("m", stream=True))
+        assert not heard.finished
+        assert "error" in json.loads(heard.events[-1])
+        record = await last_record(stage)
+        assert record.attempts[-1].code == "upstream_diverged"
+        assert record.outcome is Outcome.BROKEN
+
+
+@ENDINGS
+@pytest.mark.parametrize("fault", ["malformed=10", "nodone"])
+async def test_small_faults_need_no_second_target(fault: str, stream: bool) -> None:
+    async with surviving(model(f"sim-{fault}")) as stage:
+        began = trio.current_time()
+        heard = await ask(
+            stage, chat("m", stream=stream, **({"stream_options": {"include_usage": True}} if stream else {}))
+        )
+        text_of(heard)
+        assert trio.current_time() - began < STALL_S
+        record = await last_record(stage)
+        # A whole answer that is no JSON is of no use to anybody; of a stream only the one event is.
+        assert len(record.attempts) == (2 if fault.startswith("malformed") and not stream else 1)
+        assert record.usage is not None
+        if stream:
+            assert json.loads(heard.events[-2])["usage"]["completion_tokens"] >= TOKENS - 1
+
+
+async def test_tool_calls_are_never_gone_on_with() -> None:
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+    async with surviving(model("sim-cut=2-tps=20", rules='midstream = "continue"')) as stage:
+        heard = await ask(stage, chat("m", stream=True, tools=tools, tool_choice="required"))
+        record = await last_record(stage)
+        if any("tool_calls" in event for event in heard.events):
+            assert not heard.finished
+            assert len(record.attempts) == 1
+
+
+# ── over time ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_retry_storm_does_not_happen() -> None:
+    rules = "retry = { max = 2, base_s = 0.001, max_s = 0.01 }"
+    alone = f"""
+[[provider]]
+name = "down"
+base_url = "${{SIM}}"
+breaker = {{ enabled = false }}
+[[model]]
+name = "alone"
+targets = [{{ provider = "down", model = "sim-status=503" }}]
+{rules}
+"""
+    async with surviving(alone, requests=500) as stage:
+
+        async def one(limit: trio.CapacityLimiter) -> None:
+            async with limit:
+                assert (await ask(stage, chat("alone"))).status == 503
+
+        limit = trio.CapacityLimiter(20)
+        async with trio.open_nursery() as nursery:
+            for _ in range(500):
+                nursery.start_soon(one, limit)
+        await stage.settle()
+        assert sum(len(record.attempts) for record in stage.records) <= 600
+
+
+async def test_a_target_that_is_down_is_probed_seldom_and_used_again_when_it_is_back() -> None:
+    down = "breaker = { consecutive = 3, open_s = 0.3, max_open_s = 0.6 }"
+    more = model("sim-unlikely", rules="retry = { max = 0 }", provider=down)
+    async with surviving(more, requests=None) as stage:
+        stage.sim.behave("sim-unlikely", Behaviour(status=503))
+        began = trio.current_time()
+        asked = 0
+        while trio.current_time() - began < 2.5:
+            heard = await ask(stage, chat("m"))
+            assert heard.headers["x-sluice-target"] == "backup/sim"
+            asked += 1
+        await stage.settle()
+        probes = sum(fact.target.startswith("primary") for record in stage.records for fact in record.attempts)
+        assert asked > 20
+        assert 3 < probes <= 3 + 2.5 / 0.3 + 1
+        stage.sim.behave("sim-unlikely", None)
+        with trio.fail_after(0.6 + SLACK_S):
+            while (await ask(stage, chat("m"))).headers["x-sluice-target"] != "primary/sim-unlikely":
+                await trio.sleep(0.01)
