@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from gateway.edge.http import GatewayApp
 
 CANCELS = "sluice.cancel"
+MAX_DROPPED_CHARS = 1_000  # of the field names that the provider has no counterpart for
 JSON_HEADER = (b"content-type", b"application/json")
 NOT_COLLECTED = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]  # nginx must not do what we do not
 STREAM_HEADERS = [(b"content-type", EVENT_STREAM), *NOT_COLLECTED]
@@ -136,7 +137,7 @@ class RequestConnection(TrioASGIHTTPConnection):
         body = _GatheredBody(settings.max_body_bytes, settings.body_timeout_s)
         with unwrapped():
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(body.gather_then_watch, receive, nursery.cancel_scope)
+                nursery.start_soon(body.gather_then_watch, receive, exchange.hang_up, nursery.cancel_scope)
                 await self._run(exchange, endpoint, opening, body.receive, send)
                 nursery.cancel_scope.cancel()
 
@@ -211,7 +212,10 @@ def _target_headers(exchange: Exchange) -> Headers:
     record = exchange.record
     if not record.attempts:
         return []
-    return [(b"x-sluice-target", _as_value(record.target)), (b"x-sluice-attempts", b"%d" % len(record.attempts))]
+    headers = [(b"x-sluice-target", _as_value(record.target)), (b"x-sluice-attempts", b"%d" % len(record.attempts))]
+    if record.dropped:
+        headers.append((b"x-sluice-dropped", _as_value(", ".join(record.dropped)[:MAX_DROPPED_CHARS])))
+    return headers
 
 
 def _as_value(text: str) -> bytes:
@@ -228,10 +232,11 @@ class _GatheredBody:
         self._data = bytearray()
         self._complete = trio.Event()
 
-    async def gather_then_watch(self, receive: Receive, scope: trio.CancelScope) -> None:
+    async def gather_then_watch(self, receive: Receive, hang_up: Callable[[], None], scope: trio.CancelScope) -> None:
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
+                hang_up()
                 scope.cancel()
                 return
             if not self._complete.is_set():
