@@ -1,0 +1,52 @@
+"""What a client's dialect calls the fields of a :class:`Call`: for saying which were dropped, or are at fault.
+
+The names of OpenAI's chat completions are the default; where a dialect has another one it stands here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+_GEMINI_CONFIG: Final = {
+    "temperature": "temperature",
+    "top_p": "topP",
+    "top_k": "topK",
+    "seed": "seed",
+    "n": "candidateCount",
+    "stop": "stopSequences",
+    "max_tokens": "maxOutputTokens",
+    "presence_penalty": "presencePenalty",
+    "frequency_penalty": "frequencyPenalty",
+    "logprobs": "responseLogprobs",
+    "top_logprobs": "logprobs",
+    "response_format": "responseSchema",
+    "reasoning_effort": "thinkingConfig",
+}
+_NAMES: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
+    {
+        "openai-responses": {
+            "reasoning_effort": "reasoning",
+            "response_format": "text.format",
+            "max_tokens": "max_output_tokens",
+            "messages": "input",
+        },
+        "anthropic": {
+            "reasoning_effort": "thinking",
+            "response_format": "output_config.format",
+            "stop": "stop_sequences",
+            "user": "metadata.user_id",
+        },
+        "gemini": {
+            **{name: f"generationConfig.{theirs}" for name, theirs in _GEMINI_CONFIG.items()},
+            "messages": "contents",
+            "tool_choice": "toolConfig",
+        },
+    }
+)
+
+
+def client_name(dialect: str, field: str) -> str:
+    """The client's name of ``field``, which is given as OpenAI's chat completions call it."""
+    return _NAMES.get(dialect, {}).get(field, field)
