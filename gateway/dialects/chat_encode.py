@@ -50,6 +50,7 @@ from gateway.dialects.call import (
 )
 from gateway.dialects.chat_shapes import AUDIO_MIMES
 from gateway.dialects.chat_writer import details, tool_call_document
+from gateway.dialects.field_names import client_name
 from gateway.dialects.provider import Quirks
 
 CONTINUE_FINAL = "continue_final_message"  # vLLM's way to ask for a prefill: of the request, not of the message
@@ -81,7 +82,7 @@ def encode_chat(call: Call, model: str, quirks: Quirks) -> Encoded:
     if call.prefill and quirks.prefill_field == CONTINUE_FINAL:
         body[CONTINUE_FINAL], body["add_generation_prompt"] = True, False
     _extra(call, body, dropped)
-    dropped += [name for name in quirks.drops if body.pop(name, None) is not None]
+    dropped += [client_name(call.dialect, name) for name in quirks.drops if body.pop(name, None) is not None]
     return Encoded(body=_encode(body), dropped=tuple(dict.fromkeys(dropped)))
 
 
@@ -102,13 +103,13 @@ def _sampling(call: Call, body: dict[str, Any], quirks: Quirks, dropped: list[st
         if call.dialect == "openai":
             body["top_k"] = call.top_k
         else:
-            dropped.append("top_k")
+            dropped.append(client_name(call.dialect, "top_k"))
     if call.thinking is not None:
         effort = _effort(call.thinking, call.dialect)
         if effort:
             body["reasoning_effort"] = effort
         elif call.thinking.off:
-            dropped.append("thinking")
+            dropped.append(client_name(call.dialect, "reasoning_effort"))
 
 
 def _effort(thinking: Thinking, dialect: str) -> str:
