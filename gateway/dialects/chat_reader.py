@@ -51,6 +51,7 @@ _FINISH: dict[str, FinishReason] = {
     "sensitive": "content_filter",
     "error": "error",
     "abort": "error",
+    "aborted": "error",
     "network_error": "error",
     "insufficient_system_resource": "error",
 }

@@ -185,7 +185,7 @@ def test_a_second_finish_is_not_told() -> None:
     assert [event.reason for event in events if isinstance(event, Finished)] == ["stop"]
 
 
-@pytest.mark.parametrize("finish", ["error", "insufficient_system_resource", "abort"])
+@pytest.mark.parametrize("finish", ["error", "insufficient_system_resource", "abort", "aborted"])
 def test_a_finish_that_means_failure_is_a_failure(finish: str) -> None:
     assert answer_of(chunk({"content": "a"}), chunk({}, finish)).failed == Failed(finish)
 
