@@ -150,8 +150,8 @@ class Quirks:
 class RetryBudget:
     """``provider.retry_budget``: extra attempts are this share of recent successes, and a few in hand."""
 
-    ratio: float = 0.2
-    floor: int = 10
+    ratio: float = field(default=0.2, metadata={"least": 0, "most": 1})
+    floor: int = _limits(10, least=0)
     floor_per_s: float = 0.1
 
 

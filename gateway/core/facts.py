@@ -79,8 +79,8 @@ class AttemptFact:
 
     Attributes:
         label: The configured target, from a bounded set.
-        outcome: ``ok`` · ``failed`` (before its first content) · ``broken`` (after it) · ``cancelled`` (the client left,
-            or another attempt was faster) · "" while it runs.
+        outcome: ``ok`` · ``failed`` (before its first content) · ``broken`` (after it) · ``cancelled`` (the client
+            left, or another attempt was faster) · ``drained`` (it left, and the rest was read) · "" while it runs.
         status: The provider's, 0 if it gave none.
         code: Of the error, "" without one.
         began_at: When it was asked, on ``trio.current_time()``'s clock.
@@ -114,6 +114,8 @@ class Record:
         dropped: Fields of the client's that the provider has no counterpart for.
         first_token_at: The commit point.
         events: Content events relayed; the base of the token estimate when no usage was reported.
+        path: What was asked of the provider, for what is passed through; its bodies' bytes are ``bytes_in`` (the
+            client's) and ``bytes_out`` (the provider's).
         status: What the client was sent, 0 if nothing.
         code: The error's code, "" without one.
         detail: For the log only: what lies behind ``code``.
@@ -139,6 +141,9 @@ class Record:
     first_token_at: float = 0.0
     ended_at: float = 0.0
     events: int = 0
+    path: str = ""
+    bytes_in: int = 0
+    bytes_out: int = 0
     usage: Usage | None = None
     finish_reason: str = ""
     status: int = 0

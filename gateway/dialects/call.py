@@ -100,7 +100,7 @@ Part = Text | Media | ToolCall | ToolResult | Reasoning | Refusal
 
 @frozen(kw_only=True, slots=True)
 class Message:
-    """One turn. Tool results stand in a ``user`` message (Anthropic's shape); OpenAI's ``tool`` role is split off there.
+    """One turn. Tool results stand in a ``user`` message (Anthropic's shape), where OpenAI has a role of its own.
 
     ``system`` in the middle of a conversation stays where it is; dialects without that move it to their instructions.
     """

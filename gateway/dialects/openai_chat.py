@@ -22,7 +22,7 @@ from gateway.dialects.answer import Answer
 from gateway.dialects.call import Call
 from gateway.dialects.chat_call import chat_call
 from gateway.dialects.chat_stream import ChatStream, read_answer
-from gateway.dialects.chat_writer import ChatWriter, write_chat
+from gateway.dialects.chat_writer import ChatWriter, new_id, now_s, write_chat
 from gateway.dialects.json_limits import check_structure
 from gateway.dialects.kept import Kept
 from gateway.dialects.provider import ProviderDialect, Quirks
@@ -213,6 +213,8 @@ class ChatVoice:
     dialect = "openai"
     speaks_early = False
     conversation: str | None = None  # a header names it
+    _id = ""
+    _created = 0
 
     def parse(self, body: bytes) -> ChatRequest:
         return parse_request(body)
@@ -239,10 +241,17 @@ class ChatVoice:
         return Whole(body=body, usage=usage, finish_reason=finish_reason)
 
     def writer(self, request: ChatRequest) -> ChatWriter:
-        return ChatWriter(include_usage=request.include_usage)
+        self._identify()
+        return ChatWriter(include_usage=request.include_usage, id=self._id, created=self._created)
 
     def write_whole(self, answer: Answer, request: ChatRequest) -> bytes:
-        return write_chat(answer)
+        self._identify()
+        return write_chat(answer, id=self._id, created=self._created, model=request.model)
+
+    def _identify(self) -> None:
+        """Give the answer an identity of ours, the same over repairs, for providers that give it none."""
+        if not self._id:
+            self._id, self._created = new_id(), now_s()
 
     def context(self, news: LoaderNews) -> bytes:
         return b""

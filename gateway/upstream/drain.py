@@ -28,6 +28,7 @@ class Drains:
     def __init__(self, book: HealthBook) -> None:
         self._book = book
         self._nursery: trio.Nursery | None = None
+        self._scopes: set[trio.CancelScope] = set()
         self.active = 0
 
     async def run(self) -> None:
@@ -38,6 +39,11 @@ class Drains:
                 await trio.sleep_forever()
             finally:
                 self._nursery = None
+
+    def stop(self) -> None:
+        """Read on no further: those that run now end with what they know. Sync."""
+        for scope in self._scopes:
+            scope.cancel()
 
     def reserve(self, attempt: Attempt) -> bool:
         """Whether this attempt's stream is to be read on; if so, a place is taken for it. Sync."""
@@ -61,8 +67,10 @@ class Drains:
     async def _drain(self, attempt: Attempt, tell: Callable[[], None]) -> None:
         settings, stream = attempt.target.provider.settings, attempt.stream
         assert stream is not None
+        scope = trio.move_on_after(settings.drain_max_s)
+        self._scopes.add(scope)
         try:
-            with trio.move_on_after(settings.drain_max_s):
+            with scope:
                 while not stream.complete and stream.error is None and stream.events < settings.drain_max_tokens:
                     data = await attempt.receive()
                     if not data:
@@ -72,6 +80,7 @@ class Drains:
         except (UpstreamError, EventTooLong, BadAnswer):
             pass  # what it cost up to here is known
         finally:
+            self._scopes.discard(scope)
             self._end(attempt, tell)
 
     def _end(self, attempt: Attempt, tell: Callable[[], None]) -> None:

@@ -1,8 +1,8 @@
 """With one healthy fallback, whatever the first provider does, the client gets a complete answer in bounded time.
 
 Two simulated targets behind one model: the first has the fault, the second is healthy. Times are scaled down from what
-people configure (a first token within 0.4 s here stands for 10 s there); what is asserted is what was asked of whom, and
-that the answer is whole.
+people configure (a first token within 0.4 s here stands for 10 s there); what is asserted is what was asked of whom,
+and that the answer is whole.
 """
 
 from __future__ import annotations
