@@ -2,15 +2,15 @@
 
 :class:`Gateway` owns admission, keys, routes, the transport's connections, the store, metrics and log.
 :meth:`Gateway.running` is its lifetime; background work is in one nursery there and ends with it. The exchange and the
-edge are given it; it knows neither. Nothing is made at import.
+edge are given it; it knows neither. Nothing is made at import. What a reload replaces is in ``gateway/current.py``.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 from attrs import evolve
@@ -19,6 +19,7 @@ from gateway.config import Config
 from gateway.context.build import build_loaders
 from gateway.context.load import Loader
 from gateway.core.facts import Record
+from gateway.current import Current, kept, make_current
 from gateway.flow.admission import Admission
 from gateway.flow.guard import GuardBook
 from gateway.flow.pace import Pace
@@ -33,6 +34,9 @@ from gateway.upstream.drain import Drains
 from gateway.upstream.health import HealthBook
 from gateway.upstream.targets import Routes, Target
 from gateway.upstream.transport import Transport, make_client
+
+if TYPE_CHECKING:
+    import httpx
 
 PRUNE_EVERY_S = 10.0
 MAX_TURNS_WAITING = 1_000
@@ -61,7 +65,7 @@ class Gateway:
     def __init__(
         self, config: Config, *, demo: Demo | None = None, peers: Peers | None = None, log_fd: int = 2
     ) -> None:
-        self.config = config
+        self.current: Current = make_current(config)
         self.demo = demo
         self.started_at = int(time.time())
         self.draining = False
@@ -70,22 +74,79 @@ class Gateway:
         self.admission = Admission(
             permits=config.admission.workers, queue=config.admission.queue, max_wait_s=config.admission.max_wait_s
         )
-        self.keyring = Keyring(config.key)
-        self.routes = Routes(config.provider, config.model, config.assistant, config.timeouts)
         self.health = HealthBook(self._key_refused)
         self.drains = Drains(self.health)
         self.transport = Transport()
         self.metrics = Metrics([name for name, _, _ in self.routes.names()], self._gauges)
         self.log = LogSink(config.log, fd=log_fd)
-        self.loaders: dict[str, tuple[Loader, ...]] = {}
         self.server_statistics: Callable[[], Any] | None = None
         self.store: Store | None = None
+        self._client: httpx.AsyncClient | None = None
         self._peers = peers
         self._turns_in, self._turns_out = trio.open_memory_channel[tuple[str, str, list[Turn]]](MAX_TURNS_WAITING)
         self._turns_kept = trio.Event()  # all of them, at the end
         self._turns_lost = 0
+        self._limit_connections()
+
+    # ── what a reload replaces ───────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def config(self) -> Config:
+        """The configuration now; a request's own is that of the :class:`Current` it began with."""
+        return self.current.config
+
+    @property
+    def keyring(self) -> Keyring:
+        """The keys now."""
+        return self.current.keyring
+
+    @property
+    def routes(self) -> Routes:
+        """The routes now."""
+        return self.current.routes
+
+    @property
+    def loaders(self) -> Mapping[str, tuple[Loader, ...]]:
+        """The assistants' loaders now."""
+        return self.current.loaders
+
+    def reload(self, config: Config) -> tuple[str, ...]:
+        """Work with another configuration from the next request on; those that run keep the one they began with.
+
+        What was learnt of providers stays where their settings did. Sync: it happened altogether, or, when it raises,
+        not at all.
+
+        Args:
+            config: As for the class: with ``[admission]`` as this process's share.
+
+        Returns:
+            The paths of changed fields that need a restart, e.g. ``server.bind``; they keep their values.
+
+        Raises:
+            ValueError: An ``http`` loader cannot work as it is configured.
+        """
+        config, restart = kept(self.config, config)
+        self.current = make_current(config, self._build_loaders(config))
+        admission = config.admission
+        self.admission.resize(permits=admission.workers, queue=admission.queue, max_wait_s=admission.max_wait_s)
+        self.health.keep(self.routes.providers)
+        self.metrics.know(name for name, _, _ in self.routes.names())
+        self._limit_connections()
+        return restart
+
+    def _build_loaders(self, config: Config) -> dict[str, tuple[Loader, ...]]:
+        if self.store is None:
+            return {}
+        return {
+            assistant.name: build_loaders(assistant, store=self.store, client=self._client, rules=config.context)
+            for assistant in config.assistant
+        }
+
+    def _limit_connections(self) -> None:
         for provider in self.routes.providers:
             self.transport.set_limit(provider.origin, provider.max_connections)
+
+    # ── the lifetime ─────────────────────────────────────────────────────────────────────────────────────────────
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Gateway]:
@@ -97,11 +158,8 @@ class Gateway:
         """
         try:
             async with Store.open(self.config.store.url) as store, make_client(self.transport) as client:
-                self.store = store
-                self.loaders = {
-                    assistant.name: build_loaders(assistant, store=store, client=client, rules=self.config.context)
-                    for assistant in self.config.assistant
-                }
+                self.store, self._client = store, client
+                self.current = evolve(self.current, loaders=self._build_loaders(self.config))
                 async with trio.open_nursery() as nursery:
                     for run in self._background():
                         nursery.start_soon(self._supervise, run)
@@ -178,11 +236,6 @@ class Gateway:
         """Take in a closed record; the only way from a request to metrics and log."""
         self.metrics.observe(record)
         self.log.request(record)
-
-    @property
-    def current(self) -> Gateway:
-        """What a reload of the configuration replaces."""
-        return self
 
     def begin_drain(self) -> None:
         """From now on: not ready, no new work, and what runs ends a grace before ``drain_timeout_s``. Idempotent."""

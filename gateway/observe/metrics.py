@@ -17,6 +17,7 @@ sluice_cancelled_total              counter    phase
 sluice_upstream_responses_total     counter    target, status
 sluice_attempts_total               counter    target, kind, outcome
 sluice_tokens_total                 counter    model, direction (in, out, cached, reasoning), source
+sluice_config_reloads_total         counter    outcome (applied, unchanged, refused)
 sluice_queue_wait_seconds           histogram
 sluice_request_duration_seconds     histogram  endpoint, outcome
 sluice_time_to_first_token_seconds  histogram  target
@@ -61,6 +62,7 @@ COUNTERS: dict[str, tuple[str, Labels]] = {
     "sluice_upstream_responses": ("Answers of providers by status (0: none came)", ("target", "status")),
     "sluice_attempts": ("Targets asked, by why and by what came of it", ("target", "kind", "outcome")),
     "sluice_tokens": ("Tokens", ("model", "direction", "source")),
+    "sluice_config_reloads": ("Readings of the configuration while running", ("outcome",)),
 }
 HISTOGRAMS: dict[str, tuple[str, Labels, tuple[float, ...]]] = {
     "sluice_queue_wait_seconds": ("Time in the admission line", (), DURATIONS_S),
@@ -114,6 +116,14 @@ class Metrics:
         self._gauges = gauges
         self.counters: dict[str, defaultdict[Labels, float]] = {name: defaultdict(float) for name in COUNTERS}
         self.histograms: dict[str, dict[Labels, Histogram]] = {name: {} for name in HISTOGRAMS}
+
+    def know(self, models: Iterable[str]) -> None:
+        """Count these models by their names, too. Names that are gone stay: requests for them may still run."""
+        self._models |= frozenset(models)
+
+    def reloaded(self, outcome: str) -> None:
+        """Count a reading of the configuration."""
+        self.counters["sluice_config_reloads"][outcome,] += 1
 
     def observe(self, record: Record) -> None:
         """Count a closed record. Sync; a few microseconds."""

@@ -25,8 +25,10 @@ MAY_IMPORT = {
     "context": {"config", "core", "policy", "dialects", "flow", "store"},
     "sim": {"core"},
     "ui": set(),
+    "current": {"config", "core", "upstream", "context", "identity"},
     "instance": {
         "config", "core", "policy", "dialects", "flow", "upstream", "context", "store", "identity", "observe",
+        "current",
     },
     "exchange": {"config", "core", "policy", "dialects", "flow", "upstream", "context", "instance"},
     "edge": {"config", "core", "policy", "dialects", "flow", "observe", "instance", "exchange", "ui"},

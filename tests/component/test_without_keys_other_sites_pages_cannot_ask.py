@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from attrs import evolve
 
 from gateway.core.errors import RequestError
 from gateway.edge.sites import check_site
@@ -33,7 +34,7 @@ FOREIGN = pytest.mark.parametrize(
 @asynccontextmanager
 async def keyless() -> AsyncIterator[Stage]:
     async with staged() as stage:
-        stage.gateway.keyring = Keyring(())
+        stage.gateway.current = evolve(stage.gateway.current, keyring=Keyring(()))
         yield stage
 
 

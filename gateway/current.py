@@ -1,0 +1,59 @@
+"""What a reload of the configuration replaces: the configuration itself, and all that is made out of it.
+
+A request takes ``gateway.current`` once, at its beginning, and uses that to its end, so it never sees half of one
+configuration and half of another. A value, never changed: a reload makes a new one and puts it in the old one's place.
+
+Some of a configuration cannot change while a process runs (:data:`NEEDS_RESTART`): listening sockets and the limits
+they were opened with, the store that is open, the log. :func:`kept` finds what of it a new file wants changed, and the
+tables of the old one stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from attrs import evolve, fields_dict, frozen
+
+from gateway.config import Config
+from gateway.context.load import Loader
+from gateway.identity.keyring import Keyring
+from gateway.upstream.targets import Routes
+
+NEEDS_RESTART: Final = ("server", "store", "log")  # tables
+
+
+@frozen(kw_only=True)
+class Current:
+    """One configuration and what follows from it.
+
+    Attributes:
+        config: With ``[admission]`` as this process's share.
+        loaders: Of each assistant; empty until the store is open.
+    """
+
+    config: Config
+    keyring: Keyring
+    routes: Routes
+    loaders: Mapping[str, tuple[Loader, ...]]
+
+
+def make_current(config: Config, loaders: Mapping[str, tuple[Loader, ...]] | None = None) -> Current:
+    """What follows from ``config``; imports the dialects that it names, so the first time is best had in a thread."""
+    return Current(
+        config=config,
+        keyring=Keyring(config.key),
+        routes=Routes(config.provider, config.model, config.assistant, config.timeouts),
+        loaders=loaders or {},
+    )
+
+
+def kept(old: Config, new: Config) -> tuple[Config, tuple[str, ...]]:
+    """``new`` with the tables of ``old`` that cannot change now, and the paths of the fields that would have."""
+    paths = [
+        f"{table}.{name}"
+        for table in NEEDS_RESTART
+        for name in fields_dict(type(getattr(old, table)))
+        if getattr(getattr(old, table), name) != getattr(getattr(new, table), name)
+    ]
+    return evolve(new, **{table: getattr(old, table) for table in NEEDS_RESTART}), tuple(paths)
