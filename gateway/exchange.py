@@ -435,7 +435,7 @@ class Exchange:
         """Note the error that the client is told."""
         record = self.record
         record.code = error.code
-        record.detail = _chain(error)
+        record.detail = chain_of(error)
         record.outcome = outcome_of(error)
 
     def __enter__(self) -> Exchange:
@@ -446,19 +446,7 @@ class Exchange:
     ) -> None:
         self._place.release()
         record = self.record
-        record.ended_at = trio.current_time()
-        if record.outcome is None:
-            if error is None:
-                record.outcome = Outcome.OK if record.phase is Phase.DONE else Outcome.CANCELLED
-            elif isinstance(error, Exception):
-                record.outcome = Outcome.FAILED
-                # Not its repr, which of some errors holds the text that they are about.
-                record.code, record.detail = record.code or "internal_error", f"{type(error).__name__}: {error}"
-                record.status = record.status or 500
-            else:
-                record.outcome = Outcome.CANCELLED
-        if record.outcome is Outcome.CANCELLED:
-            record.code = record.code or "client_left"
+        close_record(record, error)
         aside = next((attempt for attempt in self._lines if attempt.take_up()), None)
         if aside is None:
             self._gateway.observe(record)
@@ -473,6 +461,23 @@ class Exchange:
         self._gateway.observe(self.record)
 
 
+def close_record(record: Record, error: BaseException | None) -> None:
+    """Say how a request ended whose record does not say so yet; ``error`` is what ends it. Sync."""
+    record.ended_at = trio.current_time()
+    if record.outcome is None:
+        if error is None:
+            record.outcome = Outcome.OK if record.phase is Phase.DONE else Outcome.CANCELLED
+        elif isinstance(error, Exception):
+            record.outcome = Outcome.FAILED
+            # Not its repr, which of some errors holds the text that they are about.
+            record.code, record.detail = record.code or "internal_error", f"{type(error).__name__}: {error}"
+            record.status = record.status or 500
+        else:
+            record.outcome = Outcome.CANCELLED
+    if record.outcome is Outcome.CANCELLED:
+        record.code = record.code or "client_left"
+
+
 def outcome_of(error: GatewayError) -> Outcome:
     if isinstance(error, Rejected):
         return Outcome.REFUSED
@@ -484,7 +489,7 @@ def outcome_of(error: GatewayError) -> Outcome:
     return Outcome.INVALID if callers_own else Outcome.FAILED
 
 
-def _chain(error: BaseException) -> str:
+def chain_of(error: BaseException) -> str:
     """An error and its causes on one line, for the log."""
     parts: list[str] = []
     cause: BaseException | None = error

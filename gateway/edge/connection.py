@@ -8,6 +8,8 @@ response generator is illegal. It belongs here, into the class that Quart lets u
 * Who notices that the client left: our own server cancels the app's task itself and says so by the ASGI extension
   ``sluice.cancel``. Under any other server a watcher does, in :meth:`RequestConnection._run_watched`; that costs a
   nursery and a task per request, and the body is gathered by it.
+* A request that is passed through has a passage instead of an exchange (see ``passthrough.py``); it runs the same way,
+  but its body is handed on as it comes.
 * A gated request skips what it does not use of Quart: request object, session, signals, context variables. Its path is
   matched by Quart's own routes (once, when the app is made); everything else goes Quart's ordinary way.
 """
@@ -16,22 +18,24 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
 import trio
 from quart_trio.asgi import TrioASGIHTTPConnection
 
-from gateway.core.errors import GatewayError, RequestError
+from gateway.core.errors import GatewayError, RequestError, StreamBroken
 from gateway.dialects.voice import Opening
-from gateway.edge.door import OPENING_KEY, STATE_KEY, too_large
-from gateway.edge.endpoints import EVENT_STREAM, Endpoint
+from gateway.edge.door import MAX_UPLOAD, OPENING_KEY, STATE_KEY, too_large
+from gateway.edge.endpoints import EVENT_STREAM, Endpoint, ErrorDocument
 from gateway.edge.errors import Headers, error_reply
 from gateway.edge.gate import Reply
 from gateway.edge.http1_head import Refusal
-from gateway.exchange import Answer, Exchange
+from gateway.exchange import Exchange
 from gateway.flow.groups import unwrapped
 from gateway.flow.relay import ClientStalled, Offer, Outlet
+from gateway.passthrough import Passage
 
 if TYPE_CHECKING:
     from gateway.edge.http import GatewayApp
@@ -65,23 +69,28 @@ class RequestConnection(TrioASGIHTTPConnection):
             if refusal is not None:
                 await _send_reply(send, refusal)
                 return
-        exchange: Exchange | None = scope["state"].get(STATE_KEY)
-        if exchange is None:
+        entered: Exchange | Passage | None = scope["state"].get(STATE_KEY)
+        if entered is None:
             await super().__call__(receive, send)
             return
-        endpoint = self.app.endpoints.find(scope["path"])
-        opening: Opening = scope["state"][OPENING_KEY]
-        assert endpoint is not None
-        with exchange:
+        run = self._runs(entered, scope)
+        with entered:
             if why is not None:
-                why["on_cancel"] = exchange.hang_up
+                why["on_cancel"] = entered.hang_up
                 self._offer = why.get("offer")
                 try:
-                    await self._run(exchange, endpoint, opening, receive, send)
+                    await run(receive, send)
                 finally:
-                    _note_why(exchange, why)
+                    _note_why(entered, why)
             else:
-                await self._run_watched(exchange, endpoint, opening, receive, send)
+                await self._run_watched(entered, run, receive, send)
+
+    def _runs(self, entered: Exchange | Passage, scope: dict[str, Any]) -> Callable[[Receive, Send], Awaitable[None]]:
+        if isinstance(entered, Passage):
+            return partial(self._run_passage, entered, scope)
+        endpoint = self.app.endpoints.find(scope["path"])
+        assert endpoint is not None
+        return partial(self._run, entered, endpoint, scope["state"][OPENING_KEY])
 
     async def _run(
         self, exchange: Exchange, endpoint: Endpoint, opening: Opening, receive: Receive, send: Send
@@ -95,11 +104,7 @@ class RequestConnection(TrioASGIHTTPConnection):
         try:
             answer = await endpoint.view(exchange, listen, endpoint.voice(opening))
         except GatewayError as error:
-            exchange.fail(error)
-            exchange.record.status = error.http_status
-            refusal = error_reply(error, request_id=exchange.record.request_id, document=endpoint.error)
-            refusal.headers.extend(_target_headers(exchange))
-            await _send_reply(send, refusal)
+            await _send_error(send, exchange, error, endpoint.error)
             return
         exchange.record.status = 200
         streamed = answer.body is None or answer.events
@@ -107,12 +112,34 @@ class RequestConnection(TrioASGIHTTPConnection):
         if answer.body is not None:
             await _send_reply(send, Reply(200, headers, answer.body))
         else:
-            await self._send_stream(answer, headers, send)
+            assert answer.run is not None
+            await self._send_stream(answer.run, 200, headers, send)
 
-    async def _send_stream(self, answer: Answer, headers: Headers, send: Send) -> None:
+    async def _run_passage(self, passage: Passage, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        """The same for what is passed through; its body is handed on as it comes."""
+
+        async def part() -> tuple[bytes, bool]:
+            message = await _receive(receive)
+            return cast("bytes", message.get("body", b"")), bool(message.get("more_body", False))
+
+        try:
+            answer = await passage.answer(part)
+        except GatewayError as error:
+            await _send_error(send, passage, error, self.app.door.words(scope))
+            return
+        passage.record.status = answer.status
+        headers = [*answer.headers, *_answer_headers(passage)]
+        if answer.run is not None:
+            await self._send_stream(answer.run, answer.status, headers, send)
+            return
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer.body, "more_body": False})
+
+    async def _send_stream(
+        self, run: Callable[[Outlet], Awaitable[None]], status: int, headers: Headers, send: Send
+    ) -> None:
         """Reader and writer of one stream, and the channel between them."""
-        assert answer.run is not None
-        start = {"type": "http.response.start", "status": 200, "headers": headers}
+        start = {"type": "http.response.start", "status": status, "headers": headers}
         # Our own server drops a client that makes no progress; the reader's limit stands behind that one.
         stall_s = self.app.gateway.config.server.client_stall_s
         outlet = Outlet(self._offer, client_stall_s=stall_s if self._offer is None else 4 * stall_s)
@@ -121,28 +148,37 @@ class RequestConnection(TrioASGIHTTPConnection):
             if data or not more or self._offer is not None:
                 await send({"type": "http.response.body", "body": data, "more_body": more})
 
-        # A stalled client is dropped: no last chunk is sent, so that nobody takes what it got for a whole answer.
-        with contextlib.suppress(ClientStalled), unwrapped():
+        # A stalled client is dropped, and one whose answer cannot say that it broke off: no last chunk is sent, so that
+        # nobody takes what it got for a whole answer.
+        with contextlib.suppress(ClientStalled, StreamBroken), unwrapped():
             async with trio.open_nursery() as nursery:
                 # Before anything that may wait: what the answer holds is closed by this task, and by nobody else.
-                nursery.start_soon(answer.run, outlet)
+                nursery.start_soon(run, outlet)
                 await send(start)
                 await outlet.write_to(write)
 
     async def _run_watched(
-        self, exchange: Exchange, endpoint: Endpoint, opening: Opening, receive: Receive, send: Send
+        self,
+        entered: Exchange | Passage,
+        run: Callable[[Receive, Send], Awaitable[None]],
+        receive: Receive,
+        send: Send,
     ) -> None:
         """The same under a server that only tells of the client's leaving by a message."""
         settings = self.app.gateway.config.server
-        body = _GatheredBody(settings.max_body_bytes, settings.body_timeout_s)
+        body: _GatheredBody | _PassedBody
+        if isinstance(entered, Passage):
+            body = _PassedBody(settings.max_upload_bytes, settings.body_timeout_s)
+        else:
+            body = _GatheredBody(settings.max_body_bytes, settings.body_timeout_s)
         with unwrapped():
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(body.gather_then_watch, receive, exchange.hang_up, nursery.cancel_scope)
-                await self._run(exchange, endpoint, opening, body.receive, send)
+                nursery.start_soon(body.gather_then_watch, receive, entered.hang_up, nursery.cancel_scope)
+                await run(body.receive, send)
                 nursery.cancel_scope.cancel()
 
 
-def _note_why(exchange: Exchange, why: dict[str, Any]) -> None:
+def _note_why(exchange: Exchange | Passage, why: dict[str, Any]) -> None:
     """Record what only the server knows: it answered in our stead, and no client left; or it dropped the client."""
     refusal: Refusal | None = why.get("refusal")
     if refusal is not None:
@@ -188,6 +224,14 @@ def _too_slow(timeout_s: float) -> RequestError:
     return RequestError("body_timeout", 408, message)
 
 
+async def _send_error(send: Send, exchange: Exchange | Passage, error: GatewayError, document: ErrorDocument) -> None:
+    exchange.fail(error)
+    exchange.record.status = error.http_status
+    refusal = error_reply(error, request_id=exchange.record.request_id, document=document)
+    refusal.headers.extend(_target_headers(exchange))
+    await _send_reply(send, refusal)
+
+
 async def _send_reply(send: Send, reply: Reply) -> None:
     headers: Headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body))]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
@@ -199,7 +243,7 @@ def _stream_headers(endpoint: Endpoint, opening: Opening) -> Headers:
     return STREAM_HEADERS if kind is EVENT_STREAM else [(b"content-type", kind), *NOT_COLLECTED]
 
 
-def _answer_headers(exchange: Exchange) -> Headers:
+def _answer_headers(exchange: Exchange | Passage) -> Headers:
     record = exchange.record
     return [
         (b"x-request-id", record.request_id.encode()),
@@ -208,7 +252,7 @@ def _answer_headers(exchange: Exchange) -> Headers:
     ]
 
 
-def _target_headers(exchange: Exchange) -> Headers:
+def _target_headers(exchange: Exchange | Passage) -> Headers:
     record = exchange.record
     if not record.attempts:
         return []
@@ -252,3 +296,33 @@ class _GatheredBody:
         if len(self._data) > self._max_bytes:
             raise too_large(self._max_bytes)
         return {"type": "http.request", "body": bytes(self._data), "more_body": False}
+
+
+class _PassedBody:
+    """Hands on what the server brings, one message at a time, and watches for the client's leaving meanwhile.
+
+    While the app takes nothing, nothing is read, and a client's leaving is seen by the app's own deadlines only.
+    """
+
+    def __init__(self, max_bytes: int, timeout_s: float) -> None:
+        self._left_bytes = self._max_bytes = max_bytes
+        self._timeout_s = timeout_s
+        self._tx, self._rx = trio.open_memory_channel[Message](0)
+
+    async def gather_then_watch(self, receive: Receive, hang_up: Callable[[], None], scope: trio.CancelScope) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                hang_up()
+                scope.cancel()
+                return
+            await self._tx.send(message)
+
+    async def receive(self) -> Message:
+        with trio.move_on_after(self._timeout_s):
+            message = await self._rx.receive()
+            self._left_bytes -= len(message.get("body", b""))
+            if self._left_bytes < 0:
+                raise too_large(self._max_bytes, MAX_UPLOAD)
+            return message
+        raise _too_slow(self._timeout_s)

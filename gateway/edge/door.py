@@ -4,7 +4,8 @@ One synchronous step that the server calls before it starts a task or reads a bo
 Order: draining (503), identity (401), size and type as declared (413, 415), admission (429). Identity comes before
 admission because the key decides the priority, and because somebody without a key must not cost a place in the line.
 
-What is no such endpoint's path passes: health, metrics and pages answer when the line is full, too.
+Two kinds of requests go through it: those to the endpoints, and those for paths that a provider passes through. What
+is neither passes by: health, metrics and pages answer when the line is full, too.
 
 Refusals are worded in the dialect of the endpoint, so that its clients' libraries raise what they would raise for the
 real provider; those that the server makes by itself (413, 408) too, by :meth:`Door.wording`.
@@ -12,35 +13,35 @@ real provider; those that the server makes by itself (413, 408) too, by :meth:`D
 
 from __future__ import annotations
 
-import ipaddress
 import itertools
-import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
-from urllib.parse import parse_qs
 
 import trio
 
 from gateway.core.errors import GatewayError, Rejected, RequestError
 from gateway.core.facts import Record
 from gateway.core.principal import Principal, Priority
+from gateway.dialects.openai_chat import error_document
 from gateway.dialects.voice import Opening
-from gateway.edge.endpoints import Endpoint, Endpoints
+from gateway.edge.endpoints import ANTHROPIC_MESSAGES, Endpoint, Endpoints, ErrorDocument
 from gateway.edge.errors import error_reply
 from gateway.edge.gate import BodyRules, Reply
+from gateway.edge.head_fields import conversation_of, is_local, key_of, priority_of, sane_id, timeout_of
+from gateway.edge.http1_body import MAX_FIELD
 from gateway.edge.http1_head import Refusal
 from gateway.edge.sites import check_site
 from gateway.exchange import Exchange, outcome_of
 from gateway.instance import Gateway
+from gateway.passthrough import ENDPOINT, Passage, Passed
+from gateway.upstream.passed import METHODS, below_base, passes_any, provider_for, without_key
 
-SANE_ID = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:")
-MAX_ID = 128
-MAX_CONVERSATION = 200
-MAX_TIMEOUT_DIGITS = 10
 DRAIN_RETRY_S = 2.0
 STATE_KEY = "sluice.exchange"
 OPENING_KEY = "sluice.opening"
+ANTHROPIC_VERSION = b"anthropic-version"  # by which its clients are known on paths that others use, too
+MAX_UPLOAD = "server.max_upload_bytes"
 
 
 class Door:
@@ -55,49 +56,68 @@ class Door:
         self._gateway = gateway
         self._endpoints = endpoints
         self._max_body_bytes = gateway.config.server.max_body_bytes
+        self._max_upload_bytes = gateway.config.server.max_upload_bytes
         self._new_id = _id_maker()
 
     def knock(self, scope: dict[str, Any]) -> Reply | None:
-        """Let a request in, with its exchange in ``scope["state"]``, or say what to answer instead."""
-        if scope["method"] != "POST":
-            return None
-        path = scope["path"]
-        endpoint = self._endpoints.find(path)
-        if endpoint is None:
+        """Let a request in, with its exchange or passage in ``scope["state"]``, or say what to answer instead."""
+        endpoint = self._endpoints.find(scope["path"]) if scope["method"] == "POST" else None
+        passes = endpoint is None and self._passes(scope)
+        if endpoint is None and not passes:
             return None
         headers = dict(scope["headers"])
         record = Record(
-            request_id=_sane(headers.get(b"x-request-id")) or self._new_id(),
-            endpoint=endpoint.name,
+            request_id=sane_id(headers.get(b"x-request-id")) or self._new_id(),
+            endpoint=ENDPOINT if endpoint is None else endpoint.name,
             received_at=trio.current_time(),
         )
-        query = scope["query_string"]
-        api_key = key_of(headers, query) if endpoint.takes_google_key else headers.get(b"x-api-key")
+        entered: Exchange | Passage | Rejected
         try:
-            entered = self._let_in(record, headers, api_key, scope.get("client"))
+            if endpoint is None:
+                entered = self._let_pass(record, headers, scope)
+            else:
+                entered = self._let_in(record, headers, scope, endpoint)
         except GatewayError as error:
-            return self._refuse(record, error, endpoint)
+            return self._refuse(record, error, self.words(scope))
         if isinstance(entered, Rejected):
-            return self._refuse(record, entered, endpoint)
+            return self._refuse(record, entered, self.words(scope))
         state = scope.setdefault("state", {})
         state[STATE_KEY] = entered
-        state[OPENING_KEY] = Opening(path=path, query=query, headers=headers)
+        state[OPENING_KEY] = Opening(path=scope["path"], query=scope["query_string"], headers=headers)
         return None
 
     def body_rules(self, scope: dict[str, Any]) -> BodyRules | None:
-        """All endpoints take what ``[server]`` allows."""
-        return None
+        """What is passed through may be large and slow, as long as it moves; all else is held, by ``[server]``."""
+        if (scope["method"] == "POST" and self._endpoints.find(scope["path"])) or not self._passes(scope):
+            return None
+        return BodyRules(max_bytes=self._max_upload_bytes, max_field=MAX_UPLOAD, whole_in_time=False)
 
     def wording(self, scope: dict[str, Any], refusal: Refusal) -> Reply | None:
         """The server's own refusal in the dialect of the endpoint that was asked."""
-        endpoint = self._endpoints.find(scope["path"])
-        if endpoint is None:
-            return None
         error = RequestError(refusal.code, refusal.status, refusal.message)
-        return error_reply(error, document=endpoint.error)
+        return error_reply(error, document=self.words(scope))
+
+    def words(self, scope: dict[str, Any]) -> ErrorDocument:
+        """The error document of a dialect: the endpoint's; for other paths, of the client that asks for them."""
+        endpoint = self._endpoints.find(scope["path"])
+        if endpoint is None and any(name == ANTHROPIC_VERSION for name, _ in scope["headers"]):
+            endpoint = self._endpoints.find(ANTHROPIC_MESSAGES)
+        return error_document if endpoint is None else endpoint.error
+
+    def _passes(self, scope: dict[str, Any]) -> bool:
+        """Whether this is a path that a provider might be asked for: none of ours, and any is passed through."""
+        path: str = scope["path"]
+        return (
+            path.startswith("/v1/")
+            and scope["method"] in METHODS
+            and path != "/v1/models"
+            and not path.startswith("/v1/models/")
+            and passes_any(self._gateway.routes.providers)
+            and self._endpoints.find(path) is None
+        )
 
     def _let_in(
-        self, record: Record, headers: dict[bytes, bytes], api_key: bytes | None, client: Any
+        self, record: Record, headers: dict[bytes, bytes], scope: dict[str, Any], endpoint: Endpoint
     ) -> Exchange | Rejected:
         """The exchange, or why there is no room; raises what is the caller's mistake.
 
@@ -105,23 +125,56 @@ class Door:
         """
         gateway = self._gateway
         if gateway.draining:
-            return Rejected("draining", 503, "the gateway is shutting down; ask another", retry_after_s=DRAIN_RETRY_S)
-        principal = gateway.keyring.identify(
-            headers.get(b"authorization"),
-            api_key,
-            local=not gateway.keyring.is_open or is_local(client),
-        )
-        if gateway.keyring.is_open:
-            check_site(headers.get(b"host"), headers.get(b"origin"))
-        priority = _priority(principal, headers.get(b"x-priority"))
-        record.principal, record.priority = principal.name, priority.name.lower()
+            return _draining()
+        google = endpoint.takes_google_key
+        api_key = key_of(headers, scope["query_string"]) if google else headers.get(b"x-api-key")
+        principal, priority = self._who(record, headers, api_key, scope)
         self._check_body(headers)
-        timeout_s = _timeout_s(headers.get(b"x-request-timeout-ms"))
-        conversation = _conversation(headers.get(b"x-sluice-conversation"))
+        timeout_s = timeout_of(headers.get(b"x-request-timeout-ms"))
+        conversation = conversation_of(headers.get(b"x-sluice-conversation"))
         place = gateway.admission.try_enter(priority, record.received_at + timeout_s)
         if isinstance(place, Rejected):
             return place
         return Exchange(gateway, record, place, principal, timeout_s=timeout_s, conversation=conversation)
+
+    def _let_pass(self, record: Record, headers: dict[bytes, bytes], scope: dict[str, Any]) -> Passage | Rejected:
+        """The same for what is passed through: there is a provider that lists the path, too."""
+        gateway = self._gateway
+        if gateway.draining:
+            return _draining()
+        query = scope["query_string"]
+        principal, priority = self._who(record, headers, key_of(headers, query), scope)
+        rest = below_base(scope["raw_path"])
+        provider = provider_for(rest, gateway.routes.providers, principal, headers.get(b"x-sluice-provider"))
+        length = headers.get(b"content-length")
+        if length is not None and (not length.isdigit() or int(length) > self._max_upload_bytes):
+            raise too_large(self._max_upload_bytes, MAX_UPLOAD)
+        timeout_s = timeout_of(headers.get(b"x-request-timeout-ms"))
+        place = gateway.admission.try_enter(priority, record.received_at + timeout_s)
+        if isinstance(place, Rejected):
+            return place
+        passed = Passed(
+            provider=provider,
+            method=scope["method"].encode("ascii"),
+            rest=rest,
+            query=without_key(query),
+            headers=scope["headers"],
+            length=None if length is None else int(length),
+        )
+        return Passage(gateway, record, place, passed, timeout_s=timeout_s)
+
+    def _who(
+        self, record: Record, headers: dict[bytes, bytes], api_key: bytes | None, scope: dict[str, Any]
+    ) -> tuple[Principal, Priority]:
+        """Whose request it is; with the client's site checked where no key is asked for."""
+        keyring = self._gateway.keyring
+        local = not keyring.is_open or is_local(scope.get("client"))
+        principal = keyring.identify(headers.get(b"authorization"), api_key, local=local)
+        if keyring.is_open:
+            check_site(headers.get(b"host"), headers.get(b"origin"))
+        priority = priority_of(principal, headers.get(b"x-priority"))
+        record.principal, record.priority = principal.name, priority.name.lower()
+        return principal, priority
 
     def _check_body(self, headers: dict[bytes, bytes]) -> None:
         declared = headers.get(b"content-length", b"0")
@@ -135,81 +188,23 @@ class Door:
         if headers.get(b"content-encoding", b"identity").lower() != b"identity":
             raise RequestError("unsupported_media_type", 415, "the body must not be compressed (Content-Encoding)")
 
-    def _refuse(self, record: Record, error: GatewayError, endpoint: Endpoint) -> Reply:
+    def _refuse(self, record: Record, error: GatewayError, document: ErrorDocument) -> Reply:
         record.code, record.outcome, record.status = error.code, outcome_of(error), error.http_status
         record.ended_at = record.received_at
         self._gateway.observe(record)
-        return error_reply(error, request_id=record.request_id, document=endpoint.error)
+        return error_reply(error, request_id=record.request_id, document=document)
 
 
-def key_of(headers: Mapping[bytes, bytes], query: bytes) -> bytes | None:
-    """The key as Google's clients send it, in a header or in the query; or as others do, beside ``Authorization``."""
-    key = headers.get(b"x-goog-api-key") or headers.get(b"x-api-key")
-    if key is None and b"key=" in query:
-        found = parse_qs(query).get(b"key")
-        key = found[0] if found else None
-    return key
+def too_large(limit_bytes: int, field: str = MAX_FIELD) -> RequestError:
+    """The refusal of a body beyond its limit; ``field`` is what the configuration calls that."""
+    return RequestError("body_too_large", 413, f"the body is larger than {limit_bytes} bytes ({field})")
 
 
-def is_local(client: Any) -> bool:
-    """Whether an ASGI scope's ``client`` is on this machine; a Unix socket's (None) is."""
-    try:
-        return client is None or ipaddress.ip_address(client[0]).is_loopback
-    except ValueError:
-        return False
-
-
-def too_large(limit_bytes: int) -> RequestError:
-    return RequestError("body_too_large", 413, f"the body is larger than {limit_bytes} bytes (server.max_body_bytes)")
+def _draining() -> Rejected:
+    return Rejected("draining", 503, "the gateway is shutting down; ask another", retry_after_s=DRAIN_RETRY_S)
 
 
 def _id_maker() -> Callable[[], str]:
     """Ids that are unique over processes and restarts and cost no system call each."""
     prefix, count = os.urandom(8).hex(), itertools.count(1)
     return lambda: f"req_{prefix}{next(count):08x}"
-
-
-def _sane(value: bytes | None) -> str | None:
-    """The client's own request id, if it is one that may go into logs and headers."""
-    if value and len(value) <= MAX_ID and SANE_ID.issuperset(value):
-        return value.decode("ascii")
-    return None
-
-
-def _conversation(value: bytes | None) -> str | None:
-    if not value:
-        return None
-    if len(value) > MAX_CONVERSATION or not SANE_ID.issuperset(value):
-        raise RequestError(
-            "invalid_request",
-            400,
-            f"x-sluice-conversation: letters, digits and -_.: only, {MAX_CONVERSATION} characters at most",
-            param="x-sluice-conversation",
-        )
-    return value.decode("ascii")
-
-
-def _priority(principal: Principal, asked: bytes | None) -> Priority:
-    """The key's priority, or a lower one if the client asks for it."""
-    if not asked:
-        return principal.priority
-    try:
-        wanted = Priority[asked.decode("ascii", "replace").upper()]
-    except KeyError:
-        raise RequestError(
-            "invalid_request", 400, "x-priority: it is one of high, normal, low", param="x-priority"
-        ) from None
-    return max(wanted, principal.priority)
-
-
-def _timeout_s(value: bytes | None) -> float:
-    if not value:
-        return math.inf
-    if not value.isdigit() or len(value) > MAX_TIMEOUT_DIGITS or not int(value):
-        raise RequestError(
-            "invalid_request",
-            400,
-            f"x-request-timeout-ms: a whole number of milliseconds greater than 0, {MAX_TIMEOUT_DIGITS} digits at most",
-            param="x-request-timeout-ms",
-        )
-    return int(value) / 1000

@@ -23,6 +23,8 @@ Listen = Callable[[], Awaitable[bytes]]
 ExchangeView = Callable[[Exchange, Listen, Voice], Awaitable[Answer]]
 ErrorDocument = Callable[[GatewayError], dict[str, Any]]
 
+ANTHROPIC_MESSAGES: Final = "/v1/messages"
+GEMINI_GENERATE: Final = "/v1beta/models/{model}:generateContent"
 EVENT_STREAM: Final = b"text/event-stream; charset=utf-8"
 
 

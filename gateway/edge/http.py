@@ -25,12 +25,16 @@ from werkzeug.exceptions import HTTPException
 from gateway import __version__
 from gateway.core.errors import GatewayError, RequestError
 from gateway.core.principal import Principal
+from gateway.dialects.anthropic_voice import AnthropicVoice
+from gateway.dialects.count_tokens import CountTokensVoice
 from gateway.dialects.openai_chat import ChatVoice, error_document
 from gateway.dialects.orchestrate import OrchestrateVoice
 from gateway.dialects.voice import Opening, Voice
 from gateway.edge.connection import RequestConnection
-from gateway.edge.door import Door, is_local, key_of
+from gateway.edge.door import Door
 from gateway.edge.endpoints import (
+    ANTHROPIC_MESSAGES,
+    GEMINI_GENERATE,
     Endpoint,
     Endpoints,
     ErrorDocument,
@@ -42,6 +46,7 @@ from gateway.edge.endpoints import (
 )
 from gateway.edge.errors import error_reply
 from gateway.edge.gate import Reply
+from gateway.edge.head_fields import is_local, key_of
 from gateway.edge.lifespan import GatewayLifespan
 from gateway.edge.listing import (
     anthropic_list,
@@ -58,8 +63,7 @@ from gateway.ui.pages import Page, Pages
 
 ANTHROPIC_VERSION = "anthropic-version"  # the header by which its clients are known on paths that others use, too
 GOOGLE_PATHS = "/v1beta/"
-ANTHROPIC_MESSAGES = "/v1/messages"
-GEMINI_GENERATE = "/v1beta/models/{model}:generateContent"
+NOT_PASSED = "; a provider's own path is passed on once it is listed in provider.passthrough"
 
 
 class NoWebSocket:
@@ -145,6 +149,8 @@ def _add_exchange_endpoints(app: GatewayApp) -> None:
 
     app.add_exchange("/v1/chat/completions", answer, lambda _: ChatVoice())
     app.add_exchange("/v1/orchestrate", answer, lambda _: OrchestrateVoice())
+    app.add_exchange(ANTHROPIC_MESSAGES, answer, AnthropicVoice)
+    app.add_exchange(f"{ANTHROPIC_MESSAGES}/count_tokens", answer, CountTokensVoice)
 
 
 def _add_read_endpoints(app: GatewayApp, gateway: Gateway) -> None:
@@ -248,7 +254,8 @@ async def _on_error(app: GatewayApp, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         status = error.code or 500
         code = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}.get(status, "invalid_request")
-        known = RequestError(code, status, f"{request.method} {request.path}: {error.name.lower()}")
+        hint = NOT_PASSED if status == 404 and request.path.startswith("/v1/") else ""
+        known = RequestError(code, status, f"{request.method} {request.path}: {error.name.lower()}{hint}")
         response = _response(error_reply(known, document=document))
         allowed = getattr(error, "valid_methods", None)
         if allowed:

@@ -233,7 +233,7 @@ async def begin(
             pool_timeout_s=timeouts.connect_s,
         )
     except TransportError as error:
-        raise _unreachable(target, error) from error
+        raise unreachable(target.name, error) from error
     attempt = Attempt(
         target=target,
         fact=fact,
@@ -347,13 +347,14 @@ def _no_answer(target: Target, code: str, what: str) -> UpstreamError:
     return UpstreamError(code, 502, f"{target.name} {what}", target=target.name, retry=Retry.UNSAFE)
 
 
-def _unreachable(target: Target, error: TransportError) -> UpstreamError:
+def unreachable(name: str, error: TransportError) -> UpstreamError:
+    """What a failure below HTTP means to the client; ``name`` is whom it happened with."""
     late = error.timed_out
     return UpstreamError(
         f"{error.kind}_timeout" if late else f"upstream_{error.kind}",
         504 if late else 502,
-        f"{target.name} {_TROUBLE.get(error.kind, 'could not be asked')}",
-        target=target.name,
+        f"{name} {_TROUBLE.get(error.kind, 'could not be asked')}",
+        target=name,
         retry=Retry.SAFE if error.safe_to_resend else Retry.UNSAFE,
     )
 

@@ -31,7 +31,11 @@ MAY_IMPORT = {
         "current",
     },
     "exchange": {"config", "core", "policy", "dialects", "flow", "upstream", "context", "instance"},
-    "edge": {"config", "core", "policy", "dialects", "flow", "observe", "instance", "exchange", "ui"},
+    "passthrough": {"core", "policy", "flow", "upstream", "instance", "exchange"},
+    "edge": {
+        "config", "core", "policy", "dialects", "flow", "upstream", "observe", "instance", "exchange", "passthrough",
+        "ui",
+    },
     "app": {"config", "instance", "edge"},
     "demo": {"config", "core", "flow", "context", "store", "instance", "edge", "sim"},
     "cli": {"config", "context", "app", "demo", "sim", "store"},
