@@ -13,7 +13,7 @@ import msgspec
 
 from gateway.dialects.call import Media, Reasoning, Text, Tool
 
-VERSION = "2023-06-01"  # of the API; its events are others in 2023-01-01
+VERSION = "2023-06-01"  # of the API: the last that knows the sampling parameters, which older models take
 
 
 class Base64Source(msgspec.Struct, tag="base64", tag_field="type"):

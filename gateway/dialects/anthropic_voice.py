@@ -1,10 +1,13 @@
 """Clients that speak Anthropic's Messages API: ``POST /v1/messages``.
 
-To providers of the same dialect the bytes pass, and with them the client's ``anthropic-beta`` header and
-``?beta=true``. To others the request is translated; then the betas are named as dropped: nobody else knows them.
+To providers of the same dialect the bytes pass, and with them the client's ``anthropic-version`` and ``anthropic-beta``
+headers, in the place of the provider's own, and ``?beta=true``. To others the request is translated; then the betas are
+named as dropped: nobody else knows them.
 
-``anthropic-version``: only ``2023-06-01`` is spoken, which a client without the header gets, too; another version is
-refused, because its events would be others (those of ``2023-01-01`` are).
+``anthropic-version``: ``2023-06-01`` and ``2026-10-21`` differ in what they refuse of a request (since the latter
+``temperature``, ``top_p``, ``top_k``, documents of the assistant's, citations of the user's), which is up to Anthropic;
+answers and events are the same. Without the header it is ``2023-06-01``. ``2023-01-01`` is refused: its events were
+others. A later version passes, too; its answers are read as far as they are those of today.
 
 Errors have the shape ``{"type": "error", "error": {"type", "message", "code"}}``; ``code`` is ours. The type follows
 the status, see :data:`ERROR_TYPES`.
@@ -14,6 +17,7 @@ Source: Anthropic API reference, "Messages", "Errors", "Versions", "Beta headers
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -46,6 +50,7 @@ ERROR_TYPES = {
     504: "timeout_error",
     529: "overloaded_error",
 }
+_VERSION = re.compile(rb"[0-9A-Za-z.-]{1,32}")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -69,7 +74,7 @@ class AnthropicVoice:
 
     def prepare(self, request: Request, dialect: ProviderDialect, model: str, *, keep: bool) -> Asking:
         asking = pairing.prepare(self, request, dialect, model, keep=keep)
-        return with_betas(asking, self._opening)
+        return with_headers(asking, self._opening)
 
     def read_whole(self, request: Request, dialect: ProviderDialect, body: bytes) -> Whole:
         return pairing.read_whole(self, request, dialect, body)
@@ -100,25 +105,28 @@ class AnthropicVoice:
 
 
 def check_version(opening: Opening) -> None:
-    """Refuse a client of another version of the API.
+    """Refuse a client of a version that is not spoken here.
 
     Raises:
         RequestError: 400, naming the header.
     """
-    version = opening.headers.get(b"anthropic-version", b"").decode("latin-1").strip()
-    if version not in ("", VERSION):
-        what = f"anthropic-version: {version[:40]!r} is not spoken here; send {VERSION}"
+    version = opening.headers.get(b"anthropic-version")
+    if version is not None and (version == b"2023-01-01" or not _VERSION.fullmatch(version)):
+        what = (
+            f"anthropic-version: {version[:40].decode('latin-1')!r} is not spoken here; send {VERSION} or a later one"
+        )
         raise RequestError("invalid_request", 400, what, param="anthropic-version")
 
 
-def with_betas(asking: Asking, opening: Opening) -> Asking:
-    """What the client asked for beside its document, passed on with the bytes, or named as dropped."""
+def with_headers(asking: Asking, opening: Opening) -> Asking:
+    """What the client asked for beside its document: passed on with the bytes; else its betas are named as dropped."""
     betas = opening.headers.get(b"anthropic-beta", b"").strip()
     if not asking.passes:
         names = [name.strip() for name in betas.decode("latin-1").split(",")]
         return evolve(asking, dropped=(*asking.dropped, *(f"anthropic-beta: {name}" for name in names if name)))
     path = asking.path + (b"?beta=true" if b"beta=true" in opening.query.split(b"&") else b"")
-    return evolve(asking, path=path, headers=((b"anthropic-beta", betas),) if betas else ())
+    given = ((b"anthropic-version", opening.headers.get(b"anthropic-version", b"")), (b"anthropic-beta", betas))
+    return evolve(asking, path=path, headers=tuple((name, value) for name, value in given if value))
 
 
 def error_document(error: GatewayError) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import msgspec
 
 from gateway.core.facts import Usage
 from gateway.dialects.anthropic_request import AnthropicRequest, parse_request
-from gateway.dialects.anthropic_voice import AnthropicVoice, check_version, with_betas
+from gateway.dialects.anthropic_voice import AnthropicVoice, check_version, with_headers
 from gateway.dialects.call import Call, Media, Reasoning, Refusal, Text, ToolCall, ToolResult
 from gateway.dialects.provider import BadAnswer, ProviderDialect
 from gateway.dialects.voice import Asking, Request, Whole
@@ -48,9 +48,9 @@ class CountTokensVoice(AnthropicVoice):
         if dialect.wire != self.dialect:
             answer = _encode({"input_tokens": estimated_tokens(request.call()), "estimated": True})
             ready = Whole(body=answer, usage=Usage(estimated=True))
-            return with_betas(Asking(path=_PATH, body=b"", ready=ready), self._opening)
+            return with_headers(Asking(path=_PATH, body=b"", ready=ready), self._opening)
         body = request.encode_as_is(model, dialect.quirks)
-        return with_betas(Asking(path=_PATH, body=body, passes=True), self._opening)
+        return with_headers(Asking(path=_PATH, body=body, passes=True), self._opening)
 
     def read_whole(self, request: Request, dialect: ProviderDialect, body: bytes) -> Whole:
         try:

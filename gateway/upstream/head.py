@@ -52,9 +52,13 @@ class HeaderBlock:
         return cls(b"".join(lines), has_host)
 
     def plus(self, headers: Iterable[tuple[bytes, bytes]]) -> HeaderBlock:
-        """This block and some headers of one request."""
-        more = HeaderBlock.of(headers)
-        return HeaderBlock(self.block + more.block, self.has_host or more.has_host)
+        """This block and some headers of one request, which replace those of the same name here."""
+        given = list(headers)
+        more = HeaderBlock.of(given)
+        names = tuple(name.lower() + b":" for name, _ in given)
+        lines = self.block.splitlines(keepends=True)
+        kept = b"".join([line for line in lines if not line.lower().startswith(names)])
+        return HeaderBlock(kept + more.block, self.has_host or more.has_host)
 
 
 def request_head(method: bytes, target: bytes, host: bytes, headers: HeaderBlock, body: bytes) -> bytes:

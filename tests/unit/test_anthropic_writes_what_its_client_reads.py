@@ -19,6 +19,8 @@ from gateway.dialects.anthropic_message import write_message
 from gateway.dialects.anthropic_reader import AnthropicReader
 from gateway.dialects.anthropic_voice import AnthropicVoice
 from gateway.dialects.anthropic_writer import AnthropicWriter
+from gateway.dialects.chat_provider import OpenAIChat
+from gateway.dialects.count_tokens import CountTokensVoice
 from gateway.dialects.events import (
     ArgumentsDelta,
     Event,
@@ -31,10 +33,12 @@ from gateway.dialects.events import (
     ToolCallStarted,
     Used,
 )
-from gateway.dialects.provider import Writer
+from gateway.dialects.provider import BadAnswer, Writer
 from gateway.dialects.sse import event_data, split_events
+from gateway.dialects.voice import Opening, Voice
 
 GOLDEN = Path(__file__).parents[1] / "golden"
+ASKED = b'{"model":"chat","max_tokens":9,"messages":[{"role":"user","content":"Hi"}]}'
 STARTED = Started("msg_1", "model-a")
 USED = Used(Usage(prompt_tokens=30, completion_tokens=7, cached_tokens=20, cache_write_tokens=4, reasoning_tokens=2))
 
@@ -323,3 +327,59 @@ def test_a_stream_that_breaks_ends_in_an_error_event() -> None:
     [event] = documents(AnthropicVoice().breaks(StreamBroken("upstream_cut", "The answer broke off.")))
     assert event["error"]["type"] == "api_error"
     assert event["error"]["message"] == "The answer broke off."
+
+
+def opened(**headers: bytes) -> AnthropicVoice:
+    given = {name.replace("_", "-").encode(): value for name, value in headers.items()}
+    return AnthropicVoice(Opening(path="/v1/messages", query=b"x=1&beta=true", headers=given))
+
+
+def test_the_clients_headers_go_where_its_bytes_go_and_its_betas_are_named_elsewhere() -> None:
+    voice: Voice = opened(anthropic_version=b"2026-10-21", anthropic_beta=b"b1, b2")
+    request = voice.parse(ASKED)
+    passed = voice.prepare(request, Anthropic(), "claude-opus-5", keep=False)
+    assert passed.passes
+    assert passed.path == b"/messages?beta=true"
+    assert passed.headers == ((b"anthropic-version", b"2026-10-21"), (b"anthropic-beta", b"b1, b2"))
+    translated = voice.prepare(request, OpenAIChat(), "gpt-4o", keep=False)
+    assert not translated.passes
+    assert translated.headers == ()
+    assert translated.dropped == ("anthropic-beta: b1", "anthropic-beta: b2")
+
+
+def test_a_client_that_says_nothing_of_versions_sends_no_headers_of_its_own() -> None:
+    asking = AnthropicVoice().prepare(AnthropicVoice().parse(ASKED), Anthropic(), "m", keep=False)
+    assert (asking.path, asking.headers) == (b"/messages", ())
+
+
+@pytest.mark.parametrize("version", [b"2023-01-01", b"a b", b"", b"9" * 33])
+def test_a_version_whose_events_are_others_is_refused(version: bytes) -> None:
+    with pytest.raises(RequestError) as caught:
+        opened(anthropic_version=version).parse(ASKED)
+    assert (caught.value.http_status, caught.value.param) == (400, "anthropic-version")
+
+
+def test_tokens_are_counted_by_anthropic_or_estimated_and_marked() -> None:
+    voice: Voice = CountTokensVoice()
+    body = {"model": "m", "system": "s" * 40, "tools": [{"name": "t"}], "stream": True}
+    image = {"type": "image", "source": {"type": "url", "url": "https://x/a.png"}}
+    result = {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "r" * 40}, image]}
+    call = {"type": "tool_use", "id": "t", "name": "look", "input": {}}
+    turns = [{"role": "user", "content": "u" * 40}, {"role": "assistant", "content": [call]}]
+    document = {**body, "messages": [*turns, {"role": "user", "content": [result]}]}
+    request = voice.parse(json.dumps(document).encode())
+    asked = voice.prepare(request, Anthropic(), "claude-opus-5", keep=False)
+    assert (request.stream, asked.stream, asked.ready, asked.path) == (False, None, None, b"/messages/count_tokens")
+    assert json.loads(asked.body) == {**document, "model": "claude-opus-5"}
+    ready = voice.prepare(request, OpenAIChat(), "gpt-4o", keep=False).ready
+    assert ready is not None
+    texts = len("s" * 40 + '[["t","",{}]]' + "u" * 40 + "look{}" + "r" * 40)
+    assert json.loads(ready.body) == {"input_tokens": 12 + -(-texts // 4) + 1500, "estimated": True}
+
+
+def test_a_count_that_is_none_is_no_answer() -> None:
+    voice = CountTokensVoice()
+    request = voice.parse(ASKED)
+    assert voice.read_whole(request, Anthropic(), b'{"input_tokens":14}').usage == Usage()
+    with pytest.raises(BadAnswer):
+        voice.read_whole(request, Anthropic(), b'{"input_tokens":"many"}')
