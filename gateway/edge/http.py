@@ -26,7 +26,9 @@ from gateway import __version__
 from gateway.core.errors import GatewayError, RequestError
 from gateway.core.principal import Principal
 from gateway.dialects.anthropic_voice import AnthropicVoice
+from gateway.dialects.completions import CompletionsVoice
 from gateway.dialects.count_tokens import CountTokensVoice
+from gateway.dialects.embeddings import EmbeddingsVoice
 from gateway.dialects.openai_chat import ChatVoice, error_document
 from gateway.dialects.orchestrate import OrchestrateVoice
 from gateway.dialects.voice import Opening, Voice
@@ -149,6 +151,8 @@ def _add_exchange_endpoints(app: GatewayApp) -> None:
 
     app.add_exchange("/v1/chat/completions", answer, lambda _: ChatVoice())
     app.add_exchange("/v1/orchestrate", answer, lambda _: OrchestrateVoice())
+    app.add_exchange("/v1/completions", answer, lambda _: CompletionsVoice())
+    app.add_exchange("/v1/embeddings", answer, lambda _: EmbeddingsVoice())
     app.add_exchange(ANTHROPIC_MESSAGES, answer, AnthropicVoice)
     app.add_exchange(f"{ANTHROPIC_MESSAGES}/count_tokens", answer, CountTokensVoice)
 

@@ -139,6 +139,8 @@ def _fields(record: Record, line: dict[str, Any]) -> None:
         line["code"] = record.code
     if record.model:
         _model_fields(record, line)
+    elif record.path:
+        _passed_fields(record, line)
     for name, seconds in (
         ("queue_ms", record.queue_s),
         ("context_ms", record.context_s),
@@ -171,6 +173,15 @@ def _model_fields(record: Record, line: dict[str, Any]) -> None:
         line["upstream_status"] = record.upstream_status
     if record.stream:
         line["stream"] = True
+
+
+def _passed_fields(record: Record, line: dict[str, Any]) -> None:
+    line["target"] = record.target
+    line["path"] = record.path
+    if record.upstream_status:
+        line["upstream_status"] = record.upstream_status
+    line["bytes_in"] = record.bytes_in
+    line["bytes_out"] = record.bytes_out
 
 
 def _ms(seconds: float) -> float:

@@ -17,6 +17,7 @@ sluice_cancelled_total              counter    phase
 sluice_upstream_responses_total     counter    target, status
 sluice_attempts_total               counter    target, kind, outcome
 sluice_tokens_total                 counter    model, direction (in, out, cached, reasoning), source
+sluice_passed_bytes_total           counter    target (a provider), direction (in, out)
 sluice_config_reloads_total         counter    outcome (applied, unchanged, refused)
 sluice_queue_wait_seconds           histogram
 sluice_request_duration_seconds     histogram  endpoint, outcome
@@ -62,6 +63,7 @@ COUNTERS: dict[str, tuple[str, Labels]] = {
     "sluice_upstream_responses": ("Answers of providers by status (0: none came)", ("target", "status")),
     "sluice_attempts": ("Targets asked, by why and by what came of it", ("target", "kind", "outcome")),
     "sluice_tokens": ("Tokens", ("model", "direction", "source")),
+    "sluice_passed_bytes": ("Bytes of bodies that were passed through", ("target", "direction")),
     "sluice_config_reloads": ("Readings of the configuration while running", ("outcome",)),
 }
 HISTOGRAMS: dict[str, tuple[str, Labels, tuple[float, ...]]] = {
@@ -154,6 +156,9 @@ class Metrics:
             if record.events > 1:
                 gap_s = (record.ended_at - record.first_token_at) / (record.events - 1)
                 self._time("sluice_inter_token_seconds", (target,), gap_s)
+        if record.path:
+            self.counters["sluice_passed_bytes"][target, "in"] += record.bytes_in
+            self.counters["sluice_passed_bytes"][target, "out"] += record.bytes_out
         usage = record.usage
         if usage is not None:
             source = "estimated" if usage.estimated else "reported"
