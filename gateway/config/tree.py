@@ -4,7 +4,7 @@ Every field has the default that is right in production and its unit in its name
 themselves: tests and the demo build them directly, and a file's faults are wanted all at once and with paths, which
 validators that raise at the first one cannot give. :mod:`gateway.config.read` and :mod:`gateway.config.checks` do that.
 Limits of numbers stand here, beside the field, as metadata: a number without any is at least 1, or above 0 with a
-fraction; ``_limits`` says otherwise.
+fraction; ``_limits`` and ``_fraction`` say otherwise.
 """
 
 from __future__ import annotations
@@ -16,12 +16,18 @@ from typing import Any, Literal
 from attrs import asdict, field, frozen
 
 Priority = Literal["high", "normal", "low"]
+Dialect = Literal["openai", "openai-responses", "anthropic", "gemini", "azure", "bedrock"]
 MASK = "***"
 _FIXED_QUERY_VALUE = re.compile(r"(?<==)[^&#{}]+(?=[&#]|$)")
 
 
 def _limits(default: int, *, least: int = 1, most: int | None = None) -> Any:
     return field(default=default, metadata={"least": least} if most is None else {"least": least, "most": most})
+
+
+def _fraction(default: float, *, least: float | None = None, most: float | None = None) -> Any:
+    limits = {"least": least, "most": most}
+    return field(default=default, metadata={name: limit for name, limit in limits.items() if limit is not None})
 
 
 def _without_end_slash(url: str) -> str:
@@ -80,6 +86,7 @@ class Server:
     backlog: int = _limits(2_048, most=65_535)
     tls_cert: str | None = None  # PEM files; both or none
     tls_key: str | None = None
+    reload: bool = True  # read the file again when it changes; SIGHUP does so in any case
 
     @property
     def drain_grace_s(self) -> float:
@@ -103,7 +110,7 @@ class Timeouts:
     connect_s: float = 5.0
     first_token_s: float = 30.0
     stall_s: float = 30.0
-    keepalive_s: float = 120.0
+    keepalive_s: float = 120.0  # a stream that is kept alive without any content is given up after it
     total_s: float = 600.0
 
 
@@ -132,27 +139,30 @@ class ContextRules:
 
 @frozen(kw_only=True)
 class Quirks:
-    """``provider.quirks``: how the provider differs from its preset; see ``gateway.dialects.provider.Quirks``."""
+    """``provider.quirks``: how the provider differs from its dialect; None is as the dialect has it.
 
-    usage_in_stream: bool | None = None
-    done_marker: bool | None = None
+    A preset's come first, the file's own over them. See ``gateway.dialects.provider.Quirks``.
+    """
+
+    usage_in_stream: bool | None = None  # it understands stream_options.include_usage
+    done_marker: bool | None = None  # its streams end with [DONE]
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = None
-    reasoning_field: str | None = None
-    reasoning_back: bool | None = None
+    reasoning_field: str | None = None  # where its answers put thoughts; "" is nowhere
+    reasoning_back: bool | None = None  # it wants that field back in the assistant's messages
     system_role: Literal["system", "developer"] | None = None
-    prefill: bool | None = None
-    prefill_field: str | None = None
-    drops: tuple[str, ...] | None = None
-    stops_billing_on_abort: bool | None = None
+    prefill: bool | None = None  # it goes on from a last message of the assistant
+    prefill_field: str | None = None  # the field that says so in that message
+    drops: tuple[str, ...] | None = None  # top-level fields that it refuses; they are left out
+    stops_billing_on_abort: bool | None = None  # closing the connection ends the bill
 
 
 @frozen(kw_only=True)
 class RetryBudget:
     """``provider.retry_budget``: extra attempts are this share of recent successes, and a few in hand."""
 
-    ratio: float = field(default=0.2, metadata={"least": 0, "most": 1})
-    floor: int = _limits(10, least=0)
-    floor_per_s: float = 0.1
+    ratio: float = _fraction(0.2, least=0.0, most=1.0)
+    floor: int = _limits(10, least=0)  # in hand at the start, and at most, without any success
+    floor_per_s: float = _fraction(0.1, least=0.0)  # they come back so fast
 
 
 @frozen(kw_only=True)
@@ -160,13 +170,13 @@ class Breaker:
     """``provider.breaker``: when a target that fails is left alone, and for how long."""
 
     enabled: bool = True
-    consecutive: int = 5
-    ratio: float = 0.5
-    min_requests: int = 20
+    consecutive: int = 5  # failures in a row that open it
+    ratio: float = _fraction(0.5, most=1.0)  # share of failures in the window that opens it, …
+    min_requests: int = 20  # … of at least so many results
     window_s: float = 30.0
-    open_s: float = 5.0
-    max_open_s: float = 15.0
-    auth_open_s: float = 300.0
+    open_s: float = 5.0  # the first time; then twice as long each time, …
+    max_open_s: float = 15.0  # … up to this
+    auth_open_s: float = 300.0  # after a 401 or 403: our key is not taken
 
 
 @frozen(kw_only=True)
@@ -180,21 +190,21 @@ class Concurrency:
 
 @frozen(kw_only=True)
 class Retry:
-    """``model.retry``: asking the same target again."""
+    """``model.retry``: asking the same target again, after a random part of ``base_s``, 2 · ``base_s``, …"""
 
-    max: int = field(default=2, metadata={"least": 0})
+    max: int = _limits(2, least=0)  # times per target
     base_s: float = 0.25
-    max_s: float = 8.0
+    max_s: float = 8.0  # also the longest Retry-After that is waited for, where no other target is left
 
 
 @frozen(kw_only=True)
 class Hedge:
     """``model.hedge``: a second target beside a first one that is slower than it usually is."""
 
-    quantile: float = 0.95
+    quantile: float = _fraction(0.95, least=0.5, most=0.999)  # of its recent first-token times
     min_delay_s: float = 0.05
-    min_samples: int = 20
-    delay_s: float | None = None
+    min_samples: int = _limits(20, most=256)  # before so many, nothing is hedged
+    delay_s: float | None = None  # fixed, instead of the quantile
 
 
 @frozen(kw_only=True)
@@ -208,25 +218,34 @@ class ModelTimeouts:
 
 @frozen(kw_only=True)
 class Provider:
-    """``[[provider]]``: who answers."""
+    """``[[provider]]``: who answers.
+
+    A file may leave out ``base_url`` and ``dialect`` if ``preset`` names a provider of ``presets.toml``, or
+    ``base_url`` if the dialect has an address of its own; :mod:`gateway.config.presets` fills them in.
+    """
 
     name: str
-    dialect: Literal["openai"] = "openai"
-    base_url: str = field(converter=_without_end_slash)  # requests go to {base_url}/chat/completions
+    preset: str = ""
+    dialect: Dialect = "openai"
+    base_url: str = field(converter=_without_end_slash)  # the dialect's paths go below it, e.g. /chat/completions
     api_key: Secret | None = field(default=None, converter=_none_if_empty)  # "" is none, as in "${VAR:-}"
+    api_keys: tuple[Secret, ...] = ()  # further ones, used in turn with it
+    api_version: str = ""  # azure: of the dated API; "" is its v1 API
+    region: str = ""  # bedrock
+    access_key_id: Secret | None = field(default=None, converter=_none_if_empty)  # bedrock
+    secret_access_key: Secret | None = field(default=None, converter=_none_if_empty)
+    session_token: Secret | None = field(default=None, converter=_none_if_empty)
     headers: dict[str, str] = field(factory=dict, repr=mask_values)  # sent with every request, e.g. OpenAI-Organization
-    quirks: Quirks = field(factory=lambda: Quirks())  # what differs from the preset's, or the dialect's
-    max_connections: int = 1_000
+    quirks: Quirks = field(factory=Quirks)
+    max_connections: int = 1_000  # of each process
     passthrough: tuple[str, ...] = ()  # paths below base_url that clients may ask for as /v1/…, e.g. "/files/*"
-    on_disconnect: Literal["cancel", "drain"] | None = None
+    on_disconnect: Literal["cancel", "drain"] | None = None  # None: drain if closing the connection saves nothing
     drain_max_s: float = 30.0
-    drain_max_tokens: int = 4096
-    drain_max_streams: int = 10
-    api_keys: tuple[Secret, ...] = ()
-    api_version: str = ""
-    retry_budget: RetryBudget = field(factory=lambda: RetryBudget())
-    breaker: Breaker = field(factory=lambda: Breaker())
-    concurrency: Concurrency | None = None
+    drain_max_tokens: int = 4_096
+    drain_max_streams: int = 10  # at the same time
+    retry_budget: RetryBudget = field(factory=RetryBudget)
+    breaker: Breaker = field(factory=Breaker)
+    concurrency: Concurrency | None = None  # none: no limit but max_connections
 
     @property
     def keys(self) -> tuple[Secret, ...]:
@@ -248,9 +267,9 @@ class Target:
 
     provider: str
     model: str
-    weight: float = 1.0
-    rank: int | None = None
-    context_tokens: int | None = None
+    weight: float = _fraction(1.0, least=0.0)  # its share among equals; 0: only when the others fail
+    rank: int | None = field(default=None, metadata={"least": 0})  # targets of the same rank are equals, 0 comes first
+    context_tokens: int | None = None  # its window: a prompt that is too long for another goes to a larger one
 
     def model_for(self, rest: str) -> str:
         """The name to send to the provider; ``rest`` comes from :meth:`Model.match`."""
@@ -267,11 +286,11 @@ class Model:
 
     name: str
     targets: tuple[Target, ...]
-    fallback: tuple[str, ...] = ()
-    midstream: Literal["error", "restart", "continue"] = "continue"
-    balance: Literal["order", "weighted", "least_loaded"] = "order"
+    fallback: tuple[str, ...] = ()  # other models, by name: their targets follow on these
+    midstream: Literal["error", "restart", "continue"] = "continue"  # what happens when a stream breaks off
+    balance: Literal["order", "weighted", "least_loaded"] = "order"  # who of equals is asked first
     retry: Retry = field(factory=Retry)
-    max_attempts: int = 6
+    max_attempts: int = 6  # per request, retries, hedges and failovers together
     hedge: Hedge | None = None
     timeouts: ModelTimeouts = field(factory=ModelTimeouts)
 
