@@ -1,0 +1,38 @@
+"""Servers made once per test session, when the first test asks for one; see ``tests/component/services.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import services
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[services.Postgres]:
+    with services.postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[services.Redis]:
+    with services.redis() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres(postgres_server: services.Postgres) -> services.Postgres:
+    """A PostgreSQL server that runs, whatever the test before did to it."""
+    if not postgres_server.answers():
+        postgres_server.stop()
+        postgres_server.start()
+    return postgres_server
+
+
+@pytest.fixture
+def redis(redis_server: services.Redis) -> services.Redis:
+    """A Redis server that runs, whatever the test before did to it."""
+    if not redis_server.answers():
+        redis_server.stop()
+        redis_server.start()
+    return redis_server
