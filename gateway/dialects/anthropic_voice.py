@@ -53,6 +53,8 @@ ERROR_TYPES = {
 _VERSION = re.compile(rb"[0-9A-Za-z.-]{1,32}")
 _encode = msgspec.json.Encoder().encode
 
+CLOSING = encode_event(b'{"type":"message_stop"}', event=b"message_stop")
+
 
 class AnthropicVoice:
     """One request; satisfies :class:`gateway.dialects.voice.Voice`.
@@ -73,7 +75,7 @@ class AnthropicVoice:
         return parse_request(body)
 
     def prepare(self, request: Request, dialect: ProviderDialect, model: str, *, keep: bool) -> Asking:
-        asking = pairing.prepare(self, request, dialect, model, keep=keep)
+        asking = pairing.prepare(self, request, dialect, model, keep=keep, closing=CLOSING)
         return with_headers(asking, self._opening)
 
     def read_whole(self, request: Request, dialect: ProviderDialect, body: bytes) -> Whole:

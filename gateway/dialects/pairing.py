@@ -21,15 +21,20 @@ from gateway.dialects.voice import Asking, Request, Voice, Whole
 MAX_HELD_BYTES = 1_048_576  # what a stream may send before its first content
 
 
-def prepare(voice: Voice, request: Request, dialect: ProviderDialect, model: str, *, keep: bool) -> Asking:
+def prepare(
+    voice: Voice, request: Request, dialect: ProviderDialect, model: str, *, keep: bool, closing: bytes = b""
+) -> Asking:
     """What to send: the client's own document if the provider speaks its dialect, else the translated call.
+
+    Args:
+        closing: The event that ends a stream of this dialect, for a provider that leaves it out.
 
     Raises:
         RequestError: 400, naming a field that has no counterpart.
     """
     path = dialect.path(model, stream=request.stream)
     if dialect.wire == voice.dialect:
-        passed = PassedStream(dialect.reader(), keep=keep) if request.stream else None
+        passed = PassedStream(dialect.reader(), keep=keep, closing=closing) if request.stream else None
         return Asking(path=path, body=request.encode_as_is(model, dialect.quirks), stream=passed, passes=True)
     call = request.call()
     encoded = dialect.encode(call, model)
@@ -112,8 +117,9 @@ class _Watched:
 class PassedStream(_Watched):
     """The provider's own bytes, event by event, for a client of the same dialect (server-sent events)."""
 
-    def __init__(self, reader: Reader, *, keep: bool = False, choices: int = 1) -> None:
+    def __init__(self, reader: Reader, *, keep: bool = False, choices: int = 1, closing: bytes = b"") -> None:
         super().__init__(reader, keep=keep, choices=choices)
+        self._closing = closing
         self._splitter = EventSplitter()
         self._held = b""
 
@@ -137,7 +143,7 @@ class PassedStream(_Watched):
         self.notice(self._reader.end())
 
     def end(self, usage: Usage | None) -> bytes:
-        return b""
+        return b"" if self.done else self._closing
 
 
 class TranslatedStream(_Watched):
