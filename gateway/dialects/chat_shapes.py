@@ -42,7 +42,7 @@ class ImagePart(Cached, tag="image_url", tag_field="type", kw_only=True):
     image_url: ImageUrl
 
     def read(self) -> Part:
-        mime, data, url = _split_url(self.image_url.url)
+        mime, data, url = split_url(self.image_url.url)
         detail = self.image_url.detail or ""
         return Media(kind="image", mime=mime, data=data, url=url, detail=detail, cached=self.cached)
 
@@ -51,7 +51,7 @@ class VideoPart(Cached, tag="video_url", tag_field="type", kw_only=True):
     video_url: ImageUrl
 
     def read(self) -> Part:
-        mime, data, url = _split_url(self.video_url.url)
+        mime, data, url = split_url(self.video_url.url)
         return Media(kind="video", mime=mime, data=data, url=url, cached=self.cached)
 
 
@@ -85,7 +85,7 @@ class FilePart(Cached, tag="file", tag_field="type", kw_only=True):
             return None
         if not self.file.file_data.startswith(("data:", "https://", "http://")):
             return Media(kind="file", data=self.file.file_data, name=name, cached=self.cached)
-        mime, data, url = _split_url(self.file.file_data)
+        mime, data, url = split_url(self.file.file_data)
         return Media(kind="file", mime=mime, data=data, url=url, name=name, cached=self.cached)
 
 
@@ -220,7 +220,7 @@ class SchemaFormat(msgspec.Struct, tag="json_schema", tag_field="type"):
     json_schema: JsonSchema
 
 
-def _split_url(url: str) -> tuple[str, str, str]:
+def split_url(url: str) -> tuple[str, str, str]:
     """``(mime, data, url)``: a ``data:`` URL with base64 gives the first two, any other the last."""
     if not url.startswith("data:"):
         return "", "", url
