@@ -1,9 +1,12 @@
-"""What the simulated provider says: decided from the prompt alone, the same for the same prompt.
+"""What the simulated provider says: decided from the prompt alone, the same for the same prompt in every dialect.
 
 An answer has to show what reached the model. So the first sentence restates the last user message, then follow quotes
 from the context found in the system messages, each with its source, and the returned tool results; filler words stand
 in for the rest where a length was asked for. A token is a piece of text of up to twelve characters with the white space
 before it; no vocabulary is needed to count those, and their number is close to that of real tokens.
+
+A last message of the assistant that begins this answer is gone on from, exactly where it stops; one that does not is
+followed by the whole answer.
 
 Limits: of a context only :data:`MAX_QUOTES` entries are quoted, of each the sentences that share most words with the
 question, up to :data:`MAX_QUOTE_CHARS` characters.
@@ -17,7 +20,7 @@ from itertools import cycle, islice
 from typing import Literal
 
 import orjson
-from attrs import frozen
+from attrs import evolve, frozen
 
 from gateway.sim.behaviour import MAX_TOKENS, Behaviour
 from gateway.sim.quotes import find_quotes, first_words, relevant
@@ -26,8 +29,9 @@ from gateway.sim.schema import example
 
 MAX_QUOTES = 6
 MAX_QUOTE_CHARS = 280
+THOUGHTS = 12
 
-Finish = Literal["stop", "length", "tool_calls"]
+Finish = Literal["stop", "length", "tool_calls", "content_filter", "blocked"]
 
 _PIECE = re.compile(r"\s*\S{1,12}")
 _REMARK = re.compile(r"\([^()]*\)")
@@ -36,6 +40,7 @@ _FILLER = _PIECE.findall(
     " Nothing above was thought up: a simulated model wrote it, word by word, at the pace it was told to keep,"
     " and goes on like this until it has said as many words as were asked for."
 )
+_THOUGHTS = _PIECE.findall(" So this is what was asked. A simulated model looks at it from every side.")
 
 
 @frozen(kw_only=True, slots=True)
@@ -53,19 +58,28 @@ class Answer:
     Attributes:
         pieces: The text, token by token; empty when tools are called.
         calls: Tool calls in order; empty when there is text.
-        finish: Why it ends.
+        finish: Why it ends; None for an end that is told without a reason. "blocked": the prompt is not answered.
         prompt_tokens: Estimate: a quarter of the characters of all texts in the prompt.
+        thoughts: What comes before, token by token.
+        stop_sequence: The one that ended it.
     """
 
     pieces: Sequence[str]
     calls: Sequence[ToolCall]
-    finish: Finish
+    finish: Finish | None
     prompt_tokens: int
+    thoughts: Sequence[str] = ()
+    stop_sequence: str | None = None
 
     @property
     def tokens(self) -> int:
         """Tokens of one choice."""
-        return len(self.pieces) + sum(len(call.pieces) for call in self.calls)
+        return len(self.thoughts) + len(self.pieces) + sum(len(call.pieces) for call in self.calls)
+
+    def cut(self, tokens: int) -> Answer:
+        """The first tokens of it, without a reason for its end; calls are left out."""
+        thoughts = self.thoughts[:tokens]
+        return evolve(self, thoughts=thoughts, pieces=self.pieces[: tokens - len(thoughts)], calls=(), finish=None)
 
 
 def answer(request: ChatRequest, behaviour: Behaviour) -> Answer:
@@ -73,12 +87,25 @@ def answer(request: ChatRequest, behaviour: Behaviour) -> Answer:
 
     Cost: about 20 µs for a short prompt; linear in the text of the system messages.
     """
-    prompt_tokens = estimate_tokens([text_of(message.get("content")) for message in request.messages])
-    calls = () if behaviour.echo else _calls(request)
+    prompt_tokens = estimate_prompt(request)
+    partial = request.partial
+    if partial:
+        request = evolve(request, messages=request.messages[:-1])
+    if partial and behaviour.prefill == "ignore":
+        partial = ""
+    calls = () if behaviour.echo or behaviour.filter_after is not None else _calls(request, behaviour)
+    thoughts = () if partial else _thoughts(request, behaviour)
     if calls:
-        return Answer(pieces=(), calls=calls, finish="tool_calls", prompt_tokens=prompt_tokens)
-    pieces, finish = _text(request, behaviour)
-    return Answer(pieces=pieces, calls=(), finish=finish, prompt_tokens=prompt_tokens)
+        return Answer(pieces=(), calls=calls, finish="tool_calls", prompt_tokens=prompt_tokens, thoughts=thoughts)
+    pieces, finish, stop = _text(request, behaviour, partial)
+    return Answer(
+        pieces=pieces, calls=(), finish=finish, prompt_tokens=prompt_tokens, thoughts=thoughts, stop_sequence=stop
+    )
+
+
+def estimate_prompt(request: ChatRequest) -> int:
+    """Prompt tokens of a request."""
+    return estimate_tokens([text_of(message.get("content")) for message in request.messages])
 
 
 def estimate_tokens(texts: Sequence[str]) -> int:
@@ -86,19 +113,34 @@ def estimate_tokens(texts: Sequence[str]) -> int:
     return -(-sum(map(len, texts)) // 4)
 
 
-def _text(request: ChatRequest, behaviour: Behaviour) -> tuple[Sequence[str], Finish]:
+def _text(request: ChatRequest, behaviour: Behaviour, partial: str) -> tuple[Sequence[str], Finish, str | None]:
     if behaviour.echo:
-        return _split(orjson.dumps(request.body).decode())[: MAX_TOKENS // request.choices], "stop"
+        return _split(orjson.dumps(request.body).decode())[: MAX_TOKENS // request.choices], "stop", None
+    stop = None
     if request.schema is not None:
         text = orjson.dumps(example(request.schema, _last(request, "user")) or {"answer": _last(request, "user")})
         pieces: Sequence[str] = _split(text.decode())
     else:
-        pieces = _sized(
-            _split(_cut_at_stop(_prose(request), request.stop)), behaviour.tokens, MAX_TOKENS // request.choices
-        )
+        prose, stop = _cut_at_stop(_prose(request), request.stop)
+        pieces = _sized(_split(prose), behaviour.tokens, MAX_TOKENS // request.choices)
+    if partial:
+        pieces = _rest(pieces, partial)
+    if behaviour.filter_after is not None:
+        return pieces[: behaviour.filter_after], "content_filter", None
     if request.max_tokens is not None and len(pieces) > request.max_tokens:
-        return pieces[: request.max_tokens], "length"
-    return pieces, "stop"
+        return pieces[: request.max_tokens], "length", None
+    return pieces, "stop", stop if behaviour.tokens is None else None
+
+
+def _rest(pieces: Sequence[str], partial: str) -> Sequence[str]:
+    """What follows ``partial`` in the text; all of it if the text does not begin so."""
+    text = "".join(pieces)
+    return _split(text[len(partial) :]) if text.startswith(partial) else pieces
+
+
+def _thoughts(request: ChatRequest, behaviour: Behaviour) -> Sequence[str]:
+    wanted = behaviour.thinking or (THOUGHTS if request.thinking else 0)
+    return tuple(islice(cycle(_THOUGHTS), wanted)) if wanted else ()
 
 
 def _prose(request: ChatRequest) -> str:
@@ -149,14 +191,14 @@ def _tool_results(request: ChatRequest) -> list[tuple[str, str]]:
     return results
 
 
-def _calls(request: ChatRequest) -> tuple[ToolCall, ...]:
-    if not request.tools or request.messages[-1].get("role") == "tool":
+def _calls(request: ChatRequest, behaviour: Behaviour) -> tuple[ToolCall, ...]:
+    if not request.tools or (request.messages and request.messages[-1].get("role") == "tool"):
         return ()
     text = _last(request, "user")
     named = [tool for tool in request.tools if tool.name in text]
     if request.forced_tool:
         chosen = [tool for tool in request.tools if tool.name == request.forced_tool][:1]
-    elif request.forced_tool == "" or "use the tool" in text.lower():
+    elif request.forced_tool == "" or behaviour.call_tool or "use the tool" in text.lower():
         chosen = named or [request.tools[0]]
     else:
         chosen = named
@@ -178,9 +220,12 @@ def _last(request: ChatRequest, role: str) -> str:
     return ""
 
 
-def _cut_at_stop(text: str, stop: Sequence[str]) -> str:
-    ends = [found for found in map(text.find, stop) if found >= 0]
-    return text[: min(ends)] if ends else text
+def _cut_at_stop(text: str, stop: Sequence[str]) -> tuple[str, str | None]:
+    ends = [(found, one) for found, one in ((text.find(one), one) for one in stop) if found >= 0]
+    if not ends:
+        return text, None
+    found, one = min(ends)
+    return text[:found], one
 
 
 def _split(text: str) -> list[str]:

@@ -7,28 +7,32 @@ system call and no trip through the scheduler.
 
 A client that half-closes (``shutdown(SHUT_WR)``) counts as having left. A client that stops reading blocks its worker
 and nothing else; how many do is in the statistics. There are no timeouts: a provider's are long, and a test that needs
-one brings it. Limits: 64 KiB of head, ``max_body_bytes`` of body, :data:`MAX_PIPELINED` requests waiting.
+one brings it. Limits: 64 KiB of head, ``max_body_bytes`` of body, :data:`MAX_PIPELINED` requests waiting. An upload
+(:data:`UPLOADS`) is counted and hashed as it arrives and not kept, so it may be of any length.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import socket
 import struct
 from collections import deque
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import httptools
 import orjson
 import trio
 from attrs import evolve, frozen
 
-from gateway.sim.request import ApiError
+from gateway.sim.errors import ApiError
 from gateway.sim.stats import Counters
 from gateway.sim.wire import CONTINUE, head
 
 MAX_HEAD_BYTES = 65_536
 MAX_PIPELINED = 64
+UPLOADS = (b"/v1/files",)
 _READ_BYTES = 65_536
 _LINGER_S = 2.0
 _ABORT = struct.pack("ii", 1, 0)
@@ -40,13 +44,24 @@ class ClientLeft(Exception):
 
 @frozen(kw_only=True, slots=True)
 class Request:
-    """A request that has arrived whole. Header names are lower-case; ``keep`` says whether the connection goes on."""
+    """A request that has arrived whole.
+
+    Attributes:
+        headers: Names in lower case.
+        body: b"" for an upload.
+        keep: Whether the connection goes on.
+        received_bytes: Length of the body.
+        digest: SHA-256 of an upload's body, in hexadecimal; "" for other requests.
+    """
 
     method: str
     path: str
+    query: str
     headers: dict[str, str]
     body: bytes
     keep: bool
+    received_bytes: int
+    digest: str
 
 
 Answer = Callable[["Connection", Request], Awaitable[bool]]
@@ -59,7 +74,7 @@ class Connection:
     def __init__(self, sock: socket.socket, counters: Counters, *, max_body_bytes: int) -> None:
         self._sock = sock
         self._counters = counters
-        self._inbox = _Inbox(max_body_bytes)
+        self._inbox = _Inbox(max_body_bytes, counters)
         self._arrived = trio.lowlevel.ParkingLot()
 
     async def run(self, answer: Answer) -> None:
@@ -136,7 +151,7 @@ class Connection:
     async def _refuse(self) -> None:
         """Answer what cannot be understood, and let the client read the answer before its unread bytes reset it."""
         assert self._inbox.refusal is not None
-        self._counters.refused += 1
+        self._counters.refuse("invalid")
         document = orjson.dumps(self._inbox.refusal.document)
         await self.send(head(self._inbox.refusal.status, length=len(document), keep=False) + document)
         with contextlib.suppress(OSError):
@@ -148,10 +163,11 @@ class Connection:
 class _Inbox:
     """Requests parsed from the bytes that came in; after a refusal everything further is dropped."""
 
-    def __init__(self, max_body_bytes: int) -> None:
+    def __init__(self, max_body_bytes: int, counters: Counters) -> None:
         self.requests: deque[Request] = deque()
         self.refusal: ApiError | None = None
         self._max_body_bytes = max_body_bytes
+        self._counters = counters
         self._parser = httptools.HttpRequestParser(self)
         self._in_body = False
         self._expects = False
@@ -192,6 +208,7 @@ class _Inbox:
         self._headers: dict[str, str] = {}
         self._body: list[bytes] = []
         self._body_bytes = 0
+        self._digest: Any = None
 
     def on_url(self, url: bytes) -> None:
         self._url += url
@@ -204,16 +221,21 @@ class _Inbox:
     def on_headers_complete(self) -> None:
         self._in_body = True
         declared = self._headers.get("content-length", "0")
-        if declared.isdigit() and int(declared) > self._max_body_bytes:
+        if self._url.partition(b"?")[0] in UPLOADS:
+            self._digest = hashlib.sha256()
+        elif declared.isdigit() and int(declared) > self._max_body_bytes:
             self._refuse_body()
-        elif self._head_bytes > MAX_HEAD_BYTES:
+        if self._head_bytes > MAX_HEAD_BYTES:
             self._refuse_head()
-        elif "expect" in self._headers:
+        elif self.refusal is None and "expect" in self._headers:
             self._expects = True
 
     def on_body(self, data: bytes) -> None:
         self._body_bytes += len(data)
-        if self._body_bytes > self._max_body_bytes:
+        self._counters.received(len(data))
+        if self._digest is not None:
+            self._digest.update(data)
+        elif self._body_bytes > self._max_body_bytes:
             self._refuse_body()
         else:
             self._body.append(data)
@@ -223,13 +245,17 @@ class _Inbox:
         self._fed_bytes = 0
         if self.refusal is not None:
             return
+        path, _, query = self._url.decode("latin-1").partition("?")
         self.requests.append(
             Request(
                 method=self._parser.get_method().decode("ascii"),
-                path=self._url.decode("latin-1").partition("?")[0],
+                path=path,
+                query=query,
                 headers=self._headers,
                 body=b"".join(self._body),
                 keep=self._parser.should_keep_alive(),
+                received_bytes=self._body_bytes,
+                digest="" if self._digest is None else self._digest.hexdigest(),
             )
         )
 

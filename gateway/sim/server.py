@@ -1,7 +1,11 @@
-"""The simulated provider: an HTTP/1.1 server that answers like OpenAI, at the pace and with the faults it is told.
+"""The simulated provider: an HTTP/1.1 server that answers like OpenAI, Anthropic and Google, faults included.
 
-``POST /v1/chat/completions`` (one document, or server-sent events) · ``POST /v1/embeddings`` · ``GET /v1/models`` ·
-``GET /stats`` · ``POST /stats/reset``. The settings and their grammar are in :mod:`gateway.sim.behaviour`.
+OpenAI: ``POST /v1/chat/completions`` (one document, or server-sent events) · ``/v1/responses`` · ``/v1/embeddings`` ·
+``/v1/moderations`` · ``/v1/rerank`` · ``/v1/files`` · ``/v1/audio/speech`` · ``GET /v1/models``. Anthropic: ``POST
+/v1/messages`` · ``/v1/messages/count_tokens``. Google: ``POST /v1beta/models/{model}:generateContent`` ·
+``streamGenerateContent`` · ``countTokens`` · ``embedContent`` · ``batchEmbedContents``. The counters: ``GET /stats`` ·
+``GET /stats/requests`` (the last requests one by one) · ``POST /stats/reset``. The settings and their grammar are in
+:mod:`gateway.sim.behaviour`; the same prompt gets the same text in every dialect.
 
 It stands apart from the rest of the gateway: a raw Trio server with a C parser, because what measures has to cost much
 less than what is measured, and what tests must not share defects with what is tested.
@@ -17,24 +21,27 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
-from urllib.parse import unquote
+from urllib.parse import parse_qs
 
 import orjson
 import trio
 
-from gateway.sim.answers import answer
-from gateway.sim.behaviour import Behaviour, SettingError, from_header, from_model
+from gateway.sim import gemini_wire
+from gateway.sim.behaviour import Behaviour
 from gateway.sim.connection import Connection, Request
+from gateway.sim.errors import ANTHROPIC, GEMINI, ApiError
+from gateway.sim.grammar import SettingError, from_header, from_model
+from gateway.sim.making import Made, make
 from gateway.sim.playing import Player
-from gateway.sim.request import ApiError, read_chat, read_document, read_embedding, read_model
-from gateway.sim.stats import Counters, Statistics
-from gateway.sim.wire import Completion, embedding_document, identify, model_entry, models_document
+from gateway.sim.routes import LOOK_UPS, Route, dialect_of, find_route
+from gateway.sim.stats import Counters, Served, Statistics, Tally
+from gateway.sim.wire import anthropic_models, identify, model_entry, models_document
 
 BACKLOG = 4_096
 _FLAPS_KEPT = 10_000
 _OUT_OF_FILES_S = 0.05
+_PLAIN = Behaviour()
 _PASSING = (errno.ECONNABORTED, errno.EINTR, errno.EPROTO, errno.EPERM)  # of one connection, not of the listener
-_ANSWERS = ("/v1/chat/completions", "/v1/embeddings")
 
 
 class Simulator:
@@ -43,7 +50,7 @@ class Simulator:
     Args:
         behaviour: What a request gets that asks for nothing else.
         seed: Makes ids and drawn times repeatable.
-        api_key: Key that has to be sent as bearer token; None accepts everybody.
+        api_key: Key that has to be sent, in the dialect's way; None accepts everybody.
         send_buffer_bytes: ``SO_SNDBUF`` of connections; a small one makes backpressure show early.
         max_body_bytes: Larger request bodies get a 413.
     """
@@ -64,6 +71,8 @@ class Simulator:
         self._max_body_bytes = max_body_bytes
         self._counters = Counters()
         self._flaps: Counter[tuple[str, str]] = Counter()
+        self._of_models: dict[str, Behaviour] = {}
+        self._turn = 0
 
     async def serve(
         self,
@@ -90,6 +99,25 @@ class Simulator:
                     connection = Connection(sock, self._counters, max_body_bytes=self._max_body_bytes)
                     nursery.start_soon(connection.run, self._answer)
 
+    def behave(self, behaviour: Behaviour | None, *, model: str | None = None) -> None:
+        """Change the behaviour from the next request on; what is being answered goes on as it began.
+
+        Args:
+            behaviour: The new one, on which a model's name and the header still have their say. None takes a model's
+                own back.
+            model: Only of requests for exactly this name; None: of all that have none of their own.
+        """
+        if model is None:
+            self._behaviour = behaviour or Behaviour()
+        elif behaviour is None:
+            self._of_models.pop(model, None)
+        else:
+            self._of_models[model] = behaviour
+
+    def served(self) -> tuple[Served, ...]:
+        """The last requests that are over, in the order of their ends; at most ``stats.KEPT``."""
+        return tuple(tally.served() for tally in self._counters.over)
+
     def statistics(self) -> Statistics:
         """What has been done since the start or the last :meth:`reset`."""
         return self._counters.snapshot()
@@ -106,42 +134,46 @@ class Simulator:
         """Begin counting and flapping anew; what is active now counts as started."""
         self._counters.reset()
         self._flaps.clear()
+        self._turn = 0
 
     async def _answer(self, connection: Connection, request: Request) -> bool:
         request_id = identify(self._rng)
-        plain = Player(connection, self._counters, Behaviour(), request_id=request_id, keep=request.keep)
+        tally = Tally(self._counters, request_id)
         try:
+            route = find_route(request.method, request.path, request.query, request.headers)
             self._check_key(request)
-            if request.method != "POST" or request.path not in _ANSWERS:
-                return await plain.document(self._look_up(request), 0.0)
-            behaviour, answering = self._prepare(request, request_id)
+            if route.kind in LOOK_UPS:
+                plain = Player(connection, tally, _PLAIN, route.dialect, request_id=request_id, keep=request.keep)
+                return await plain.document(self._look_up(route), 0.0)
+            made = self._prepare(route, request, request_id)
         except ApiError as error:
-            self._counters.refused += 1
+            self._counters.refuse(error.reason)
+            dialect = dialect_of(request.path, request.headers)
+            plain = Player(connection, tally, _PLAIN, dialect, request_id=request_id, keep=request.keep)
             return await plain.refuse(error)
-        player = Player(connection, self._counters, behaviour, request_id=request_id, keep=request.keep)
-        ttft_s = behaviour.draw_ttft_s(self._rng)
-        with self._counters.request(behaviour.fault):
-            if isinstance(answering, bytes):
-                return await player.document(answering, ttft_s)
-            if answering.request.stream:
-                return await player.stream(answering, ttft_s)
-            tokens, each = answering.tokens, answering.answer.tokens
-            return await player.document(answering.document(), ttft_s, tokens=tokens, per_choice=each)
+        tally.asked_as = request.headers.get("x-request-id", "")
+        tally.dialect, tally.path, tally.model = route.dialect.name, route.path, made.model
+        tally.fault, tally.prompt_tokens = made.behaviour.fault, made.prompt_tokens
+        player = Player(connection, tally, made.behaviour, route.dialect, request_id=request_id, keep=request.keep)
+        ttft_s = made.behaviour.draw_ttft_s(self._rng, self._turn)
+        self._turn += 1
+        with self._counters.request(tally):
+            if isinstance(made.telling, bytes):
+                return await player.document(made.telling, ttft_s)
+            telling = made.telling
+            if telling.stream:
+                return await player.stream(telling, ttft_s)
+            return await player.document(telling.document(), ttft_s, tokens=telling.tokens, per_choice=telling.each)
 
-    def _prepare(self, request: Request, request_id: str) -> tuple[Behaviour, Completion | bytes]:
-        """Decide what to answer, and how: a completion, or the document with embeddings.
+    def _prepare(self, route: Route, request: Request, request_id: str) -> Made:
+        """Decide what to answer, and how.
 
         Raises:
             ApiError: The request is at fault; or, with 500, this code is.
         """
         try:
-            body = read_document(request.body)
-            behaviour = self._settle(read_model(body), request.headers.get("x-sim", ""))
-            if request.path == "/v1/embeddings":
-                return behaviour, embedding_document(read_embedding(body))
-            chat = read_chat(body)
-            said = answer(chat, behaviour)
-            return behaviour, Completion(request=chat, answer=said, id=request_id, created_s=int(time.time()))
+            header = request.headers.get("x-sim", "")
+            return make(route, request, lambda model: self._settle(model, header), request_id)
         except ApiError:
             raise
         except Exception as error:
@@ -152,7 +184,8 @@ class Simulator:
     def _settle(self, model: str, header: str) -> Behaviour:
         """The behaviour for one request, flapping included."""
         try:
-            behaviour = from_header(header, from_model(model, self._behaviour))
+            base = self._of_models.get(model, self._behaviour) if self._of_models else self._behaviour
+            behaviour = from_header(header, from_model(model, base))
         except SettingError as error:
             param = "x-sim" if header else "model"
             raise ApiError(400, f"Simulator setting {error}.", param=param, code="invalid_setting") from error
@@ -167,32 +200,38 @@ class Simulator:
     def _check_key(self, request: Request) -> None:
         if self._api_key is None or request.path.startswith("/stats"):
             return
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not key:
-            raise ApiError(401, "No API key was sent; send it as 'Authorization: Bearer KEY'.")
-        if not hmac.compare_digest(key.strip().encode(), self._api_key.encode()):
-            raise ApiError(401, "The API key is not the one this simulator was given.", code="invalid_api_key")
+        key = _key_of(request)
+        if not key:
+            raise ApiError(401, "No API key was sent; send it as 'Authorization: Bearer KEY'.", reason="key")
+        if not hmac.compare_digest(key.encode(), self._api_key.encode()):
+            problem = "The API key is not the one this simulator was given."
+            raise ApiError(401, problem, code="invalid_api_key", reason="key")
 
-    def _look_up(self, request: Request) -> bytes:
-        """What the paths beside the answers tell.
-
-        Raises:
-            ApiError: There is no such path, or not with this method.
-        """
-        paths = {"/stats": "GET", "/stats/reset": "POST", "/v1/models": "GET", **dict.fromkeys(_ANSWERS, "POST")}
-        model = request.path.removeprefix("/v1/models/")
-        method = "GET" if model not in (request.path, "") else paths.get(request.path)
-        if method is None:
-            raise ApiError(404, f"There is no path {request.path}; known are {', '.join(paths)}.", code="unknown_url")
-        if method != request.method:
-            raise ApiError(405, f"{request.path} takes {method}, not {request.method}.", headers=(("allow", method),))
-        if request.path == "/v1/models":
-            return models_document(int(time.time()))
-        if not request.path.startswith("/stats"):
-            return orjson.dumps(model_entry(unquote(model), int(time.time())))
-        if request.path == "/stats/reset":
+    def _look_up(self, route: Route) -> bytes:
+        """What the paths beside the answers tell."""
+        now_s = int(time.time())
+        if route.kind == "models":
+            if route.dialect is GEMINI:
+                return gemini_wire.models(route.model or None)
+            if route.dialect is ANTHROPIC:
+                return anthropic_models(route.model or None)
+            return orjson.dumps(model_entry(route.model, now_s)) if route.model else models_document(now_s)
+        if route.kind == "served":
+            return orjson.dumps([served.as_dict() for served in self.served()])
+        if route.kind == "reset":
             self.reset()
         return orjson.dumps(self.statistics().as_dict())
+
+
+def _key_of(request: Request) -> str:
+    """The key, in any dialect's place for it."""
+    scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and bearer.strip():
+        return bearer.strip()
+    for name in ("x-api-key", "x-goog-api-key", "api-key"):
+        if name in request.headers:
+            return request.headers[name]
+    return parse_qs(request.query).get("key", [""])[0]
 
 
 async def _listen(host: str, port: int) -> socket.socket:

@@ -1,4 +1,4 @@
-"""The bytes of OpenAI's HTTP answers: heads, JSON documents and server-sent events.
+"""The bytes of OpenAI's chat answers: JSON documents and server-sent events; and the heads of everybody's.
 
 Everything that is the same in all events of a stream is encoded once; an event costs one JSON string and one
 concatenation (under 1 µs). Nothing here waits or knows of sockets.
@@ -13,16 +13,18 @@ import random
 from array import array
 from collections.abc import Iterator
 from http import HTTPStatus
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 from attrs import frozen
 
 from gateway.sim.answers import Answer, ToolCall, estimate_tokens
+from gateway.sim.errors import CHAT, ApiError
 from gateway.sim.request import ChatRequest, EmbeddingRequest
 
 FINGERPRINT = "fp_5104ce5104"
 DONE = b"data: [DONE]\n\n"
+EVENT_STREAM = "text/event-stream; charset=utf-8"
 LAST_CHUNK = b"0\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -51,17 +53,35 @@ def identify(rng: random.Random) -> str:
 
 @frozen(kw_only=True, slots=True)
 class Completion:
-    """One answer with the names that stand in all of its documents."""
+    """One answer with the names that stand in all of its documents; a :class:`~gateway.sim.telling.Telling`.
+
+    Thoughts are told in ``reasoning_content``, as DeepSeek and many others do; OpenAI itself does not show them.
+    """
 
     request: ChatRequest
     answer: Answer
     id: str
     created_s: int
+    tells_usage: bool = True
+    content_type: ClassVar[str] = EVENT_STREAM
+    ping: ClassVar[bytes] = CHAT.ping
+
+    @property
+    def choices(self) -> int:
+        return self.request.choices
+
+    @property
+    def stream(self) -> bool:
+        return self.request.stream
 
     @property
     def tokens(self) -> int:
         """Tokens of all choices."""
         return self.answer.tokens * self.request.choices
+
+    @property
+    def each(self) -> int:
+        return self.answer.tokens
 
     def document(self) -> bytes:
         """The answer to a call without ``stream``."""
@@ -75,12 +95,13 @@ class Completion:
             for index in range(self.request.choices)
         ]
         named = {"id": f"chatcmpl-{self.id}", "object": "chat.completion", "created": self.created_s}
+        usage = {"usage": self._usage()} if self.tells_usage else {}
         return orjson.dumps(
             {
                 **named,
                 "model": self.request.model,
                 "choices": choices,
-                "usage": self._usage(),
+                **usage,
                 "service_tier": self.request.service_tier,
                 "system_fingerprint": FINGERPRINT,
             }
@@ -98,6 +119,9 @@ class Completion:
 
     def events(self) -> Iterator[tuple[bytes, int]]:
         """The events in between, each with the number of tokens in it (1, or 0 for the name of a further tool call)."""
+        for piece in self.answer.thoughts:
+            for index in range(self.request.choices):
+                yield self._event(index, {"reasoning_content": piece}), 1
         if self.answer.calls:
             yield from self._call_events()
         elif self.request.top_logprobs is not None:
@@ -107,12 +131,18 @@ class Completion:
         else:
             yield from self._text_events()
 
-    def closing(self) -> bytes:
+    def finish(self) -> bytes:
         """The events after the last token, without ``[DONE]``."""
         events = [self._event(index, {}, finish=self.answer.finish) for index in range(self.request.choices)]
-        if self.request.include_usage:
+        if self.request.include_usage and self.tells_usage:
             events.append(self._prefix() + b'[],"usage":' + orjson.dumps(self._usage()) + b"}\n\n")
         return b"".join(events)
+
+    def end_mark(self) -> bytes:
+        return DONE
+
+    def failure(self, error: ApiError) -> bytes:
+        return b"data: " + orjson.dumps(error.document) + b"\n\n"
 
     def _text_events(self) -> Iterator[tuple[bytes, int]]:
         prefix = self._prefix()
@@ -157,6 +187,8 @@ class Completion:
         calls = self.answer.calls
         content = None if calls else "".join(self.answer.pieces)
         message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None, "annotations": []}
+        if self.answer.thoughts:
+            message["reasoning_content"] = "".join(self.answer.thoughts)
         if calls:
             message["tool_calls"] = [
                 {
@@ -197,7 +229,7 @@ class Completion:
             "total_tokens": given + made,
             "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
             "completion_tokens_details": {
-                "reasoning_tokens": 0,
+                "reasoning_tokens": len(self.answer.thoughts) * self.request.choices,
                 "audio_tokens": 0,
                 "accepted_prediction_tokens": 0,
                 "rejected_prediction_tokens": 0,
@@ -237,10 +269,10 @@ def model_entry(name: str, created_s: int) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": created_s, "owned_by": "simulator"}
 
 
-def error_event(message: str) -> bytes:
-    """The event by which a provider says in the middle of a stream that it failed."""
-    error = {"message": message, "type": "server_error", "param": None, "code": "server_error"}
-    return b"data: " + orjson.dumps({"error": error}) + b"\n\n"
+def anthropic_models(name: str | None) -> bytes:
+    """One model, or the list of them, as Anthropic shows it."""
+    entry = {"type": "model", "id": name or "sim", "display_name": "Simulated", "created_at": "2026-01-01T00:00:00Z"}
+    return orjson.dumps(entry if name else {"data": [entry], "has_more": False, "first_id": "sim", "last_id": "sim"})
 
 
 def _phrase(status: int) -> str:

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from gateway.sim.answers import Answer, answer
 from gateway.sim.behaviour import MAX_TOKENS, Behaviour
-from gateway.sim.request import ApiError, read_chat, read_document, read_embedding
+from gateway.sim.errors import ApiError
+from gateway.sim.fields import read_document
+from gateway.sim.request import read_chat, read_embedding
 from gateway.sim.schema import MAX_VALUES, example
 from gateway.sim.wire import Completion, embedding_document, unit_vector
 
@@ -257,7 +259,7 @@ def test_any_json_gets_an_answer_or_a_400(body: dict[str, Any], echo: bool) -> N
     assert len(document["choices"]) == request.choices
     stream = list(made.events())
     assert sum(tokens for _, tokens in stream) == made.tokens == document["usage"]["completion_tokens"]
-    for event in (made.opening() + b"".join(data for data, _ in stream) + made.closing()).split(b"\n\n")[:-1]:
+    for event in (made.opening() + b"".join(data for data, _ in stream) + made.finish()).split(b"\n\n")[:-1]:
         orjson.loads(event.removeprefix(b"data: "))
 
 

@@ -7,7 +7,8 @@ import statistics
 
 import pytest
 
-from gateway.sim.behaviour import MAX_DELAY_S, Behaviour, SettingError, from_header, from_model
+from gateway.sim.behaviour import MAX_DELAY_S, Behaviour
+from gateway.sim.grammar import SettingError, from_header, from_model
 
 
 @pytest.mark.parametrize(
