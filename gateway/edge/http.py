@@ -29,6 +29,7 @@ from gateway.dialects.anthropic_voice import AnthropicVoice
 from gateway.dialects.completions import CompletionsVoice
 from gateway.dialects.count_tokens import CountTokensVoice
 from gateway.dialects.embeddings import EmbeddingsVoice
+from gateway.dialects.gemini_voice import METHODS, GeminiVoice, stream_type
 from gateway.dialects.openai_chat import ChatVoice, error_document
 from gateway.dialects.orchestrate import OrchestrateVoice
 from gateway.dialects.voice import Opening, Voice
@@ -155,6 +156,10 @@ def _add_exchange_endpoints(app: GatewayApp) -> None:
     app.add_exchange("/v1/embeddings", answer, lambda _: EmbeddingsVoice())
     app.add_exchange(ANTHROPIC_MESSAGES, answer, AnthropicVoice)
     app.add_exchange(f"{ANTHROPIC_MESSAGES}/count_tokens", answer, CountTokensVoice)
+    for version in ("v1beta", "v1"):
+        for method in METHODS:
+            path = f"/{version}/models/{{model}}:{method}"
+            app.add_exchange(path, answer, GeminiVoice, stream_type=stream_type, takes_google_key=True)
 
 
 def _add_read_endpoints(app: GatewayApp, gateway: Gateway) -> None:
