@@ -31,7 +31,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import trio
 from attrs import frozen
 
-from gateway.store.schema import StoreVersionError, prepare
+from gateway.store.migrate import StoreVersionError
+from gateway.store.schema import prepare
 
 if TYPE_CHECKING:
     import apsw

@@ -1,9 +1,11 @@
-"""The tables, and how a connection is prepared for them.
+"""How a connection to an SQLite file is prepared, and the file brought up to date.
 
-A file says in ``user_version`` which schema it has: 0 is empty and gets the tables, a higher number than ours was made
-by a newer version and is refused rather than guessed at. Write-ahead logging lets readers go on while somebody writes;
-``synchronous = NORMAL`` may lose the last transactions in a power cut but never damages the file, which is right for an
-index that can be made again and for conversation turns. The file's folder must be writable, also for readers.
+The tables are in ``migrations/sqlite``, see :mod:`gateway.store.migrate`. The newest number stands in ``user_version``,
+too: versions that had no table of migrations look there, and refuse a file that is newer than they are. Theirs have 1
+there, and what :data:`_BEFORE_THE_TABLE` says was applied.
+
+Write-ahead logging lets readers go on while somebody writes; ``synchronous = NORMAL`` may lose the last transactions in
+a power cut but never damages the file. The file's folder must be writable, also for readers.
 
 Stemming is English (``porter``); other languages are found by whole words. Scripts without spaces between words
 (Chinese, Japanese, Thai) are found by whole runs only.
@@ -12,60 +14,17 @@ Stemming is English (``porter``); other languages are found by whole words. Scri
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from gateway.store.migrate import APPLIED, TABLE, Migration, migrations, missing
 
 if TYPE_CHECKING:
     import apsw
 
-VERSION = 1
 _RETRY_S = 0.002
-
-TABLES = """
-CREATE TABLE file (
-    id INTEGER PRIMARY KEY,
-    collection TEXT NOT NULL,
-    path TEXT NOT NULL,
-    mtime_ns INTEGER NOT NULL,
-    size_bytes INTEGER NOT NULL,
-    digest BLOB NOT NULL,
-    UNIQUE (collection, path)
-) STRICT;
-
-CREATE TABLE passage (
-    id INTEGER PRIMARY KEY,
-    file INTEGER NOT NULL REFERENCES file (id) ON DELETE CASCADE,
-    heading TEXT NOT NULL,
-    body TEXT NOT NULL
-) STRICT;
-CREATE INDEX passage_of_file ON passage (file);
-
-CREATE VIRTUAL TABLE passage_words USING fts5 (
-    heading, body, content = 'passage', content_rowid = 'id', tokenize = 'porter unicode61 remove_diacritics 2'
-);
-INSERT INTO passage_words (passage_words, rank) VALUES ('rank', 'bm25(3.0, 1.0)');
-CREATE TRIGGER passage_added AFTER INSERT ON passage BEGIN
-    INSERT INTO passage_words (rowid, heading, body) VALUES (new.id, new.heading, new.body);
-END;
-CREATE TRIGGER passage_removed AFTER DELETE ON passage BEGIN
-    INSERT INTO passage_words (passage_words, rowid, heading, body) VALUES ('delete', old.id, old.heading, old.body);
-END;
-
-CREATE TABLE profile (
-    user TEXT PRIMARY KEY,
-    fields TEXT NOT NULL
-) STRICT, WITHOUT ROWID;
-
-CREATE TABLE turn (
-    id INTEGER PRIMARY KEY,
-    tenant TEXT NOT NULL,
-    conversation TEXT NOT NULL,
-    role TEXT NOT NULL,
-    body TEXT NOT NULL,
-    at_s REAL NOT NULL
-) STRICT;
-CREATE INDEX turn_of_conversation ON turn (tenant, conversation, id);
-CREATE INDEX turn_by_age ON turn (at_s);
-"""
+_BEFORE_THE_TABLE = frozenset({1})
+_HAS_TABLE = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'migration'"
+_NOTE = "INSERT OR IGNORE INTO migration (number, name, at_s) VALUES (?, ?, ?)"
 
 
 def prepare(connection: apsw.Connection, busy_s: float) -> None:
@@ -80,20 +39,40 @@ def prepare(connection: apsw.Connection, busy_s: float) -> None:
     connection.pragma("synchronous", "normal")
     connection.pragma("foreign_keys", True)
     connection.pragma("trusted_schema", False)
-    if _version(connection) == VERSION:
+    known = migrations("sqlite")
+    if not missing(known, _applied(connection)):
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if _version(connection) == 0:  # nobody made them while we waited for the lock
-            connection.execute(TABLES)
-            connection.pragma("user_version", VERSION)
+        _migrate(connection, known)
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-    if _version(connection) != VERSION:
-        raise StoreVersionError(_version(connection))
+
+
+def _migrate(connection: apsw.Connection, known: list[Migration]) -> None:
+    """Apply what nobody applied while we waited for the lock."""
+    applied = _applied(connection)
+    connection.execute(TABLE)
+    for number in applied & _BEFORE_THE_TABLE:
+        connection.execute(_NOTE, (number, "before_migrations", time.time()))
+    for one in missing(known, applied):
+        connection.execute(one.text())
+        connection.execute(_NOTE, (one.number, one.name, time.time()))
+    connection.pragma("user_version", known[-1].number)
+
+
+def _applied(connection: apsw.Connection) -> set[int]:
+    """The numbers that the file has."""
+    version: int = connection.execute("PRAGMA user_version").get
+    if version in {0, *_BEFORE_THE_TABLE}:
+        return {version} - {0}
+    if connection.execute(_HAS_TABLE).get:
+        numbers: list[tuple[Any]] = connection.execute(APPLIED).fetchall()
+        return {number for (number,) in numbers} | {version}
+    return {version}
 
 
 def _write_ahead(connection: apsw.Connection, busy_s: float) -> None:
@@ -109,16 +88,3 @@ def _write_ahead(connection: apsw.Connection, busy_s: float) -> None:
             if time.monotonic() >= until:
                 raise
             time.sleep(_RETRY_S)
-
-
-class StoreVersionError(Exception):
-    """The file was made by a newer version of the program."""
-
-    def __init__(self, found: int) -> None:
-        super().__init__(
-            f"the file has schema {found}, this version knows {VERSION}: use the newer version that made it"
-        )
-
-
-def _version(connection: apsw.Connection) -> int:
-    return int(connection.pragma("user_version") or 0)

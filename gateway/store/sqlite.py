@@ -1,6 +1,8 @@
-"""The embedded store: documents, profiles and conversations in one SQLite file.
+"""The store: documents, profiles, conversations in an SQLite file; keys, limits and the ledger there or
+elsewhere.
 
-The seam for other databases is the three attributes of :class:`Store`; whatever has their methods can stand in.
+With ``postgresql://…`` all machines share what has to be shared (``Store.sql``: keys, budgets, ledger); all else stays
+in a file of each machine.
 """
 
 from __future__ import annotations
@@ -11,9 +13,11 @@ from contextlib import asynccontextmanager
 from gateway.store.conversations import ConversationLimits, Conversations
 from gateway.store.database import MEMORY, Database, DatabaseStatistics, StoreError
 from gateway.store.documents import Documents
+from gateway.store.postgresql import Postgres
 from gateway.store.profiles import Profiles
+from gateway.store.sql import SqliteSql, SqlStore
 
-__all__ = ["Store", "StoreError", "database_path"]
+__all__ = ["Store", "StoreError", "database_path", "is_postgresql"]
 
 _PREFIX = "sqlite:///"
 
@@ -21,7 +25,10 @@ _PREFIX = "sqlite:///"
 class Store:
     """An open store."""
 
-    def __init__(self, database: Database, limits: ConversationLimits | None = None) -> None:
+    def __init__(
+        self, database: Database, limits: ConversationLimits | None = None, sql: SqlStore | None = None
+    ) -> None:
+        self.sql: SqlStore = sql or SqliteSql(database)
         self.documents = Documents(database)
         self.profiles = Profiles(database)
         self.conversations = Conversations(database, limits)
@@ -29,26 +36,37 @@ class Store:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, url: str, *, limits: ConversationLimits | None = None) -> AsyncIterator[Store]:
+    async def open(
+        cls, url: str, *, local_url: str = "sqlite:///sluice.db", limits: ConversationLimits | None = None
+    ) -> AsyncIterator[Store]:
         """Have a store for the length of the block.
 
         Args:
-            url: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, or ``sqlite:///:memory:`` (gone at the end).
+            url: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, ``sqlite:///:memory:`` (gone at the end), or
+                ``postgresql://user:password@host/database``.
+            local_url: The SQLite file that goes with PostgreSQL; not read otherwise.
             limits: What conversations may keep.
 
         Raises:
             StoreError: ``url`` is none of these. A file that cannot be opened shows at the first query instead.
 
-        *Cancellation*: the end of the block takes two seconds at most.
+        *Cancellation*: the end of the block takes four seconds at most.
         """
-        database = Database(database_path(url))
+        shared = Postgres(url) if is_postgresql(url) else None
+        database = Database(database_path(url if shared is None else local_url))
         try:
-            yield cls(database, limits)
+            yield cls(database, limits, shared)
         finally:
             await database.aclose()  # shields itself, for a bounded time
+            if shared is not None:
+                await shared.aclose()  # shields itself, for a bounded time
 
     def statistics(self) -> DatabaseStatistics:
         return self._database.statistics()
+
+
+def is_postgresql(url: str) -> bool:
+    return url.startswith(("postgresql://", "postgres://"))
 
 
 def database_path(url: str) -> str:
