@@ -111,7 +111,8 @@ class ProviderDialect(Protocol):
         """What an error document says went wrong, of a small set the gateway acts on.
 
         Returns:
-            ``context_length_exceeded`` | ``content_policy`` | ``prefill_unsupported`` | "" for anything else.
+            ``context_length_exceeded`` | ``content_policy`` | ``prefill_unsupported`` | ``upstream_auth`` (our key is
+            not known, said with a status that is otherwise the client's) | "" for anything else.
         """
         ...
 

@@ -33,6 +33,7 @@ from gateway.core.errors import DeadlineExceeded, GatewayError, Retry, UpstreamE
 CLIENTS_OWN = frozenset({400, 404, 405, 406, 410, 411, 413, 415, 422, 451})
 CONTEXT_TOO_LONG = "context_length_exceeded"
 PREFILL_REFUSED = "prefill_unsupported"
+UNKNOWN_KEY = "upstream_auth"  # Google says so with a 400
 DIVERGED = "upstream_diverged"  # a restarted answer is another one
 
 
@@ -113,7 +114,7 @@ def refused_by_provider(
         reason: Its own words, scrubbed and short; told to the client only for the client's own faults.
         body: Its whole document, if the client speaks its dialect; the same holds.
     """
-    if status in CLIENTS_OWN:
+    if status in CLIENTS_OWN and code != UNKNOWN_KEY:
         said = f": {reason}" if reason else ""
         return UpstreamError(
             code or "upstream_refused",
@@ -123,7 +124,8 @@ def refused_by_provider(
             retry=Retry.NEVER,
             body=body,
         )
-    name, client_status, what, retry = _MEANING.get(status, _OTHER_5XX if status >= 500 else _UNEXPECTED)
+    meant = 401 if code == UNKNOWN_KEY else status
+    name, client_status, what, retry = _MEANING.get(meant, _OTHER_5XX if status >= 500 else _UNEXPECTED)
     return UpstreamError(
         name,
         client_status,

@@ -371,3 +371,13 @@ async def test_googles_own_refusals_pass_with_their_reason() -> None:
         with pytest.raises(errors.ClientError) as refused:
             await client.ask("flash")
         assert (refused.value.code, refused.value.message) == (400, 'Unknown name "x"')
+
+
+async def test_a_key_that_google_does_not_know_is_no_fault_of_the_clients() -> None:
+    async with talking_to_google() as (client, _, google):
+        google.status = 400
+        google.answer = b'{"error": {"code": 400, "message": "API key not valid.", "status": "INVALID_ARGUMENT"}}'
+        with pytest.raises(errors.ServerError) as refused:
+            await client.ask("flash")
+        assert (refused.value.code, refused.value.status) == (502, "UNAVAILABLE")
+        assert "API key not valid" not in str(refused.value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.core.errors import Retry, UpstreamError
-from gateway.policy.classify import refused_by_provider
+from gateway.policy.classify import Health, judge, refused_by_provider
 
 DOCUMENT = b'{"error": {"message": "sk-123 is wrong"}}'
 
@@ -51,3 +51,10 @@ def test_what_is_not_the_clients_fault_has_our_words_and_no_document_of_the_prov
 
 def test_no_status_is_taken_for_a_success() -> None:
     assert {classify(status).http_status // 100 for status in range(300, 600)} == {4, 5}
+
+
+def test_a_key_that_is_not_known_is_ours_whatever_status_says_so() -> None:
+    error = refused_by_provider(400, target="p/m", code="upstream_auth", reason="sk-123 is wrong", body=DOCUMENT)
+    assert (error.code, error.http_status, error.retry, error.body) == ("upstream_auth", 502, Retry.NEVER, None)
+    assert "sk-123" not in error.public_message
+    assert judge(error).health is Health.LOCKED
