@@ -27,7 +27,8 @@ from quart_trio.asgi import TrioASGIHTTPConnection
 
 from gateway.core.errors import GatewayError, RequestError, StreamBroken
 from gateway.dialects.voice import Opening
-from gateway.edge.door import MAX_UPLOAD, OPENING_KEY, STATE_KEY, too_large
+from gateway.edge.bodies import GatheredBody, Message, PassedBody, Receive, next_message, read_body
+from gateway.edge.door import OPENING_KEY, STATE_KEY
 from gateway.edge.endpoints import EVENT_STREAM, Endpoint, ErrorDocument
 from gateway.edge.errors import Headers, error_reply
 from gateway.edge.gate import Reply
@@ -46,8 +47,6 @@ JSON_HEADER = (b"content-type", b"application/json")
 NOT_COLLECTED = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]  # nginx must not do what we do not
 STREAM_HEADERS = [(b"content-type", EVENT_STREAM), *NOT_COLLECTED]
 
-Message = dict[str, Any]
-Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 
@@ -119,7 +118,7 @@ class RequestConnection(TrioASGIHTTPConnection):
         """The same for what is passed through; its body is handed on as it comes."""
 
         async def part() -> tuple[bytes, bool]:
-            message = await _receive(receive)
+            message = await next_message(receive)
             return cast("bytes", message.get("body", b"")), bool(message.get("more_body", False))
 
         try:
@@ -166,11 +165,11 @@ class RequestConnection(TrioASGIHTTPConnection):
     ) -> None:
         """The same under a server that only tells of the client's leaving by a message."""
         settings = self.app.gateway.config.server
-        body: _GatheredBody | _PassedBody
+        body: GatheredBody | PassedBody
         if isinstance(entered, Passage):
-            body = _PassedBody(settings.max_upload_bytes, settings.body_timeout_s)
+            body = PassedBody(settings.max_upload_bytes, settings.body_timeout_s)
         else:
-            body = _GatheredBody(settings.max_body_bytes, settings.body_timeout_s)
+            body = GatheredBody(settings.max_body_bytes, settings.body_timeout_s)
         with unwrapped():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(body.gather_then_watch, receive, entered.hang_up, nursery.cancel_scope)
@@ -186,42 +185,6 @@ def _note_why(exchange: Exchange | Passage, why: dict[str, Any]) -> None:
         exchange.record.status = refusal.status
     elif why.get("stalled"):
         exchange.record.code = "client_stalled"
-
-
-async def read_body(receive: Receive, max_bytes: int, timeout_s: float) -> bytes:
-    """The whole request body.
-
-    Raises:
-        RequestError: 413 when it is longer than ``max_bytes``, 408 when it is not there within ``timeout_s``.
-    """
-    message = await _receive(receive)
-    first = cast("bytes", message.get("body", b""))
-    if not message.get("more_body", False):
-        return first
-    pieces, size = [first], len(first)
-    with trio.move_on_after(timeout_s):
-        while True:
-            message = await _receive(receive)
-            piece = cast("bytes", message.get("body", b""))
-            pieces.append(piece)
-            size += len(piece)
-            if size > max_bytes:
-                raise too_large(max_bytes)
-            if not message.get("more_body", False):
-                return b"".join(pieces)
-    raise _too_slow(timeout_s)
-
-
-async def _receive(receive: Receive) -> Message:
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        await trio.sleep_forever()  # whoever noticed that the client left cancels us soon
-    return message
-
-
-def _too_slow(timeout_s: float) -> RequestError:
-    message = f"the body was not complete within {timeout_s:g} s (server.body_timeout_s)"
-    return RequestError("body_timeout", 408, message)
 
 
 async def _send_error(send: Send, exchange: Exchange | Passage, error: GatewayError, document: ErrorDocument) -> None:
@@ -265,64 +228,3 @@ def _target_headers(exchange: Exchange | Passage) -> Headers:
 def _as_value(text: str) -> bytes:
     """Text as a header value; what a header cannot hold, such as a line break in a client's model name, as ``%0A``."""
     return (text if text.isascii() and text.isprintable() else quote(text, safe="/:@ ")).encode()
-
-
-class _GatheredBody:
-    """Reads ahead of the app, because a server that has the body waiting does not say that the client left."""
-
-    def __init__(self, max_bytes: int, timeout_s: float) -> None:
-        self._max_bytes = max_bytes
-        self._timeout_s = timeout_s
-        self._data = bytearray()
-        self._complete = trio.Event()
-
-    async def gather_then_watch(self, receive: Receive, hang_up: Callable[[], None], scope: trio.CancelScope) -> None:
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                hang_up()
-                scope.cancel()
-                return
-            if not self._complete.is_set():
-                self._data += message.get("body", b"")
-                if not message.get("more_body", False) or len(self._data) > self._max_bytes:
-                    self._complete.set()
-
-    async def receive(self) -> Message:
-        with trio.move_on_after(self._timeout_s):
-            await self._complete.wait()
-        if not self._complete.is_set():
-            raise _too_slow(self._timeout_s)
-        if len(self._data) > self._max_bytes:
-            raise too_large(self._max_bytes)
-        return {"type": "http.request", "body": bytes(self._data), "more_body": False}
-
-
-class _PassedBody:
-    """Hands on what the server brings, one message at a time, and watches for the client's leaving meanwhile.
-
-    While the app takes nothing, nothing is read, and a client's leaving is seen by the app's own deadlines only.
-    """
-
-    def __init__(self, max_bytes: int, timeout_s: float) -> None:
-        self._left_bytes = self._max_bytes = max_bytes
-        self._timeout_s = timeout_s
-        self._tx, self._rx = trio.open_memory_channel[Message](0)
-
-    async def gather_then_watch(self, receive: Receive, hang_up: Callable[[], None], scope: trio.CancelScope) -> None:
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                hang_up()
-                scope.cancel()
-                return
-            await self._tx.send(message)
-
-    async def receive(self) -> Message:
-        with trio.move_on_after(self._timeout_s):
-            message = await self._rx.receive()
-            self._left_bytes -= len(message.get("body", b""))
-            if self._left_bytes < 0:
-                raise too_large(self._max_bytes, MAX_UPLOAD)
-            return message
-        raise _too_slow(self._timeout_s)

@@ -32,6 +32,7 @@ from gateway.dialects.embeddings import EmbeddingsVoice
 from gateway.dialects.gemini_voice import METHODS, GeminiVoice, stream_type
 from gateway.dialects.openai_chat import ChatVoice, error_document
 from gateway.dialects.orchestrate import OrchestrateVoice
+from gateway.dialects.responses_voice import ResponsesVoice
 from gateway.dialects.voice import Opening, Voice
 from gateway.edge.connection import RequestConnection
 from gateway.edge.door import Door
@@ -152,6 +153,7 @@ def _add_exchange_endpoints(app: GatewayApp) -> None:
 
     app.add_exchange("/v1/chat/completions", answer, lambda _: ChatVoice())
     app.add_exchange("/v1/orchestrate", answer, lambda _: OrchestrateVoice())
+    app.add_exchange("/v1/responses", answer, lambda _: ResponsesVoice())
     app.add_exchange("/v1/completions", answer, lambda _: CompletionsVoice())
     app.add_exchange("/v1/embeddings", answer, lambda _: EmbeddingsVoice())
     app.add_exchange(ANTHROPIC_MESSAGES, answer, AnthropicVoice)

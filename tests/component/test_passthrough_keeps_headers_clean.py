@@ -1,4 +1,4 @@
-"""Only what may pass does: no credential of the client's goes on, nothing about our account or connection comes back."""
+"""Only what may pass does: no credential of the client's goes on, nothing of our account or connection comes back."""
 
 from __future__ import annotations
 
