@@ -259,7 +259,7 @@ async def test_one_that_stops_at_once_is_cancelled_at_once() -> None:
 
 
 async def test_keep_alives_put_the_stall_off_only_up_to_a_limit() -> None:
-    more = model(target("sim", "sim-pings=3"), "retry = { max = 0 }")
+    more = model(target("sim", "sim-pings=0.1-stall=5-tps=100"), "retry = { max = 0 }")
     timeouts = "stall_s = 0.3\nkeepalive_s = 0.8"
     async with staged(timeouts=timeouts, more=more, behaviour=Behaviour(tokens=20)) as stage:
         began = trio.current_time()
