@@ -7,25 +7,32 @@ prints one with its secrets masked. Imports nothing of the gateway but itself, a
 
 from gateway.config.address import Address, parse_address
 from gateway.config.describe import advice, describe
-from gateway.config.environment import KNOWN_PROVIDERS, from_environment
+from gateway.config.environment import from_environment, known_variables
 from gateway.config.faults import ConfigFaults, Fault
+from gateway.config.identity_checks import asks_for_keys
 from gateway.config.load import build, load
+from gateway.config.source import Source
 from gateway.config.tree import (
     Admission,
     Assistant,
     Breaker,
+    Claims,
     Concurrency,
     Config,
     ContextRules,
     ConversationLoader,
     Hedge,
     HttpLoader,
+    Identity,
+    Issuer,
     Key,
+    Limits,
     Loader,
     LoaderRules,
     Log,
     Model,
     ModelTimeouts,
+    Organisation,
     Priority,
     ProfileLoader,
     Provider,
@@ -37,16 +44,17 @@ from gateway.config.tree import (
     Server,
     Store,
     Target,
+    Team,
     Timeouts,
     quirks_of,
 )
 
 __all__ = [
-    "KNOWN_PROVIDERS",
     "Address",
     "Admission",
     "Assistant",
     "Breaker",
+    "Claims",
     "Concurrency",
     "Config",
     "ConfigFaults",
@@ -55,12 +63,16 @@ __all__ = [
     "Fault",
     "Hedge",
     "HttpLoader",
+    "Identity",
+    "Issuer",
     "Key",
+    "Limits",
     "Loader",
     "LoaderRules",
     "Log",
     "Model",
     "ModelTimeouts",
+    "Organisation",
     "Priority",
     "ProfileLoader",
     "Provider",
@@ -70,13 +82,17 @@ __all__ = [
     "RetryBudget",
     "Secret",
     "Server",
+    "Source",
     "Store",
     "Target",
+    "Team",
     "Timeouts",
     "advice",
+    "asks_for_keys",
     "build",
     "describe",
     "from_environment",
+    "known_variables",
     "load",
     "parse_address",
     "quirks_of",

@@ -15,6 +15,7 @@ from typing import Any
 from gateway.config.address import parse_address
 from gateway.config.faults import HOLE, join, shown, suggest
 from gateway.config.http_checks import check_base_url, check_headers, check_http_loader, host_of_entry
+from gateway.config.identity_checks import asks_for_keys, check_identity, check_store
 from gateway.config.tree import Assistant, Config, HttpLoader, Key, Model, Provider, Server
 
 FaultSink = Callable[[str, str], object]
@@ -27,8 +28,7 @@ _PLACEHOLDER = re.compile(r"(?<![{$])\{(" + _LOADER_NAME.pattern + r")\}(?!\})")
 def check(config: Config, fault: FaultSink) -> None:
     """Tell ``fault(path, message)`` everything that is wrong between and inside the values of a read tree."""
     _check_server(config, fault)
-    if config.store is not HOLE and config.store.url is not HOLE and not _is_sqlite(config.store.url):
-        fault("store.url", "expected sqlite:///PATH, as in sqlite:///sluice.db")
+    check_store(config, fault)
     _check_allowed_hosts(config, fault)
     _check_names(config, fault)
     for path, provider in _each(config, "provider"):
@@ -38,6 +38,8 @@ def check(config: Config, fault: FaultSink) -> None:
     for path, assistant in _each(config, "assistant"):
         _check_assistant(config, assistant, path, fault)
     _check_keys(config, fault)
+    issuers = list(_each(config, "issuer"))
+    check_identity(_each(config, "team"), _names(config, "organisation"), issuers, fault)
 
 
 def _entries(array: Any) -> Iterator[tuple[int, Any]]:
@@ -66,7 +68,7 @@ def _check_server(config: Config, fault: FaultSink) -> None:
     server = config.server
     if server is HOLE:
         return
-    _check_bind(server, no_key=config.key == (), fault=fault)
+    _check_bind(server, no_key=not asks_for_keys(config), fault=fault)
     _check_tls(server, fault)
     workers = None if config.admission is HOLE else config.admission.workers
     if server.workers not in (HOLE, 1) and isinstance(workers, int) and workers < server.workers:
@@ -106,11 +108,6 @@ def _check_tls(server: Server, fault: FaultSink) -> None:
             fault(f"server.{name}", f"no readable file at {shown(file)}")
 
 
-def _is_sqlite(url: str) -> bool:
-    prefix = "sqlite:///"
-    return url.startswith(prefix) and len(url) > len(prefix) and "\0" not in url
-
-
 def _check_allowed_hosts(config: Config, fault: FaultSink) -> None:
     if config.context is HOLE:
         return
@@ -126,7 +123,7 @@ def _check_allowed_hosts(config: Config, fault: FaultSink) -> None:
 
 
 def _check_names(config: Config, fault: FaultSink) -> None:
-    for tables in (("provider",), ("model", "assistant"), ("key",)):
+    for tables in (("provider",), ("model", "assistant"), ("key",), ("team",), ("organisation",)):
         taken: dict[str, str] = {}
         for table in tables:
             for path, value in _each(config, table):

@@ -17,6 +17,7 @@ import attrs
 from gateway.config.address import parse_address
 from gateway.config.faults import quote_key
 from gateway.config.http_checks import host_in_url
+from gateway.config.identity_checks import asks_for_keys
 from gateway.config.tree import MASK, Config, Provider, Secret, mask_query
 
 _SHORT_SECRET_CHARS = 16
@@ -86,14 +87,14 @@ def advice(config: Config) -> tuple[str, ...]:
 
 
 def _advice(config: Config) -> Iterator[str]:
-    if not config.key:
+    if not asks_for_keys(config):
         yield "no [[key]]: the gateway answers on loopback only, and everybody on this machine may use it"
     for index, key in enumerate(config.key):
         if len(key.secret.reveal()) < _SHORT_SECRET_CHARS:
             yield f"key[{index}].secret: shorter than {_SHORT_SECRET_CHARS} characters; it may be guessed"
     if not config.model:
         yield "no [[model]]: every request for a model is answered 404"
-    if config.key and config.server.tls_cert is None and not parse_address(config.server.bind).is_loopback:
+    if asks_for_keys(config) and config.server.tls_cert is None and not parse_address(config.server.bind).is_loopback:
         yield "server.tls_cert: not set on an address that others can reach; keys and prompts travel unencrypted"
     used = {target.provider for model in config.model for target in model.targets}
     for index, provider in enumerate(config.provider):

@@ -18,6 +18,7 @@ from attrs import asdict, field, frozen
 Priority = Literal["high", "normal", "low"]
 Dialect = Literal["openai", "openai-responses", "anthropic", "gemini", "azure", "bedrock"]
 MASK = "***"
+_PASSWORD = re.compile(r"(?<=://)([^@/?#]*?):[^@/?#]*@")
 _FIXED_QUERY_VALUE = re.compile(r"(?<==)[^&#{}]+(?=[&#]|$)")
 
 
@@ -41,9 +42,9 @@ def mask_values(headers: Mapping[str, object]) -> str:
 
 
 def mask_query(url: str) -> str:
-    """The URL with the fixed values of its query hidden; placeholders stay."""
+    """The URL with its password and the fixed values of its query hidden; placeholders stay."""
     path, mark, query = url.partition("?")
-    return path + mark + _FIXED_QUERY_VALUE.sub(MASK, query)
+    return _PASSWORD.sub(rf"\1:{MASK}@", path) + mark + _FIXED_QUERY_VALUE.sub(MASK, query)
 
 
 @frozen(repr=False)
@@ -116,9 +117,21 @@ class Timeouts:
 
 @frozen(kw_only=True)
 class Store:
-    """``[store]``: documents, profiles and conversations."""
+    """``[store]``: keys, budgets and the ledger; documents, profiles and conversations."""
 
-    url: str = "sqlite:///sluice.db"
+    url: str = field(default="sqlite:///sluice.db", repr=lambda url: repr(mask_query(url)))  # or postgresql://…
+    local_url: str = "sqlite:///sluice.db"  # with PostgreSQL: documents, profiles and conversations of this machine
+
+
+@frozen(kw_only=True)
+class Identity:
+    """``[identity]``: keys that are made while the gateway runs, with ``sluice keys`` or the admin API."""
+
+    # auto: as soon as there is a pepper, which `sluice keys create` makes beside an SQLite store, or a [[key]]
+    virtual_keys: Literal["auto", "on", "off"] = "auto"
+    pepper: Secret | None = field(default=None, converter=_none_if_empty)  # same on all machines; must be with PostgreSQL
+    grace_s: float = 3_600.0  # known keys work so long while the store is away
+    refresh_s: float = field(default=1.0, metadata={"most": 60})  # a revoked key is refused after so long, everywhere
 
 
 @frozen(kw_only=True)
@@ -364,13 +377,73 @@ class Assistant:
 
 
 @frozen(kw_only=True)
-class Key:
+class Limits:
+    """What somebody may use; None is no limit. Of key, team and organisation every limit holds."""
+
+    rpm: int | None = None  # requests in any minute
+    rpd: int | None = None  # requests in any 24 hours
+    tpm: int | None = None  # tokens in any minute
+    tpd: int | None = None
+    max_concurrent: int | None = None
+    budget_usd: float | None = None
+    period: Literal["day", "month", "total"] = "month"  # of the budget; from 0:00 UTC
+
+
+@frozen(kw_only=True)
+class Key(Limits):
     """``[[key]]``: a static client key."""
 
     name: str
     secret: Secret
     priority: Priority = "normal"
     models: tuple[str, ...] = ()  # models and assistants it may ask for, "openai/*" too; empty: all
+    team: str = ""
+
+
+@frozen(kw_only=True)
+class Team(Limits):
+    """``[[team]]``: keys that share limits. Keys name it; one that is not here has no limits of its own."""
+
+    name: str
+    org: str = ""
+    models: tuple[str, ...] = ()  # what its keys may ask for, whatever they themselves allow; empty: all
+
+
+@frozen(kw_only=True)
+class Organisation(Limits):
+    """``[[organisation]]``: teams that share limits."""
+
+    name: str
+    models: tuple[str, ...] = ()
+
+
+@frozen(kw_only=True)
+class Claims:
+    """``issuer.claims``: where a token says what; a dot leads into an object. "" is nowhere."""
+
+    principal: str = "sub"
+    team: str = "team"
+    models: str = ""  # an array of strings, or one string with spaces between the names
+    priority: str = ""  # high | normal | low
+
+
+@frozen(kw_only=True)
+class Issuer:
+    """``[[issuer]]``: whose JSON Web Tokens are taken for keys (OpenID Connect)."""
+
+    url: str = field(converter=_without_end_slash)  # the tokens' iss, with or without a slash at its end
+    audience: str
+    jwks_url: str | None = None  # where its keys are; None: as {url}/.well-known/openid-configuration says
+    algorithms: tuple[Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"], ...] = (
+        "RS256",
+        "ES256",
+    )
+    leeway_s: float = field(default=30.0, metadata={"most": 600})  # clocks may differ by so much
+    claims: Claims = field(factory=Claims)
+    org: str = ""
+    team: str = ""  # of tokens that name none
+    teams: tuple[str, ...] = ()  # teams that a token may name; empty: those of [[team]]
+    models: tuple[str, ...] = ()  # of tokens that name none
 
 
 @frozen(kw_only=True)
@@ -387,6 +460,10 @@ class Config:
     model: tuple[Model, ...] = ()
     assistant: tuple[Assistant, ...] = ()
     key: tuple[Key, ...] = ()
+    identity: Identity = field(factory=Identity)
+    team: tuple[Team, ...] = ()
+    organisation: tuple[Organisation, ...] = ()
+    issuer: tuple[Issuer, ...] = ()
 
     def find_model(self, asked: str) -> tuple[Model, str] | None:
         """The model a client means and what its ``*`` stands for; the exact name wins, then the longest prefix.

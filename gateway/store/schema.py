@@ -70,7 +70,7 @@ def _applied(connection: apsw.Connection) -> set[int]:
     if version in {0, *_BEFORE_THE_TABLE}:
         return {version} - {0}
     if connection.execute(_HAS_TABLE).get:
-        numbers: list[tuple[Any]] = connection.execute(APPLIED).fetchall()
+        numbers: Any = connection.execute(APPLIED).fetchall()
         return {number for (number,) in numbers} | {version}
     return {version}
 

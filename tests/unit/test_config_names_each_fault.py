@@ -43,7 +43,7 @@ STRUCTURE = [
     ("[server]\nworker = 3", "server.worker: unknown field; did you mean 'workers'?"),
     ("providers = []", "providers: unknown field; did you mean 'provider'?"),
     ('"§ 1" = 1', '"\\u00a7 1": unknown field; known: \'server\', \'admission\', \'timeouts\', \'store\', \'log\', '
-     "'context', 'provider', 'model', 'assistant', 'key'"),
+     "'context', 'provider', 'model', 'assistant', 'key', 'identity', 'team', …"),
     ("server = 3", "server: expected a table, got a whole number"),
     ('provider = "openai"', "provider: expected an array, got a string"),
     ('[provider]\nname = "a"', "provider: expected an array, got a table; write [[provider]]"),
@@ -88,7 +88,8 @@ SERVER = [
     ("server.bind = 'localhost.example:80'",
      "server.bind: 'localhost.example:80' can be reached from other machines; without a [[key]] the gateway answers "
      "on loopback only; add a [[key]] or bind to 127.0.0.1:80"),
-    ("store.url = 'postgres://x'", "store.url: expected sqlite:///PATH, as in sqlite:///sluice.db"),
+    ("store.url = 'mysql://x'",
+     "store.url: expected sqlite:///PATH, as in sqlite:///sluice.db, or postgresql://USER@HOST/DATABASE"),
     ("context.allowed_hosts = ['https://x']",
      "context.allowed_hosts[0]: 'https://x' is no host; write api.example.com or api.example.com:8443, "
      "without scheme and path"),
