@@ -71,7 +71,7 @@ def encode_responses(call: Call, model: str, quirks: Quirks) -> Encoded:
         body["text"] = {"format": _format(call.format)}
     _extra(call, body, dropped)
     for name in quirks.drops:
-        if body.pop(name, None) is not None:
+        if body.pop(name, None) is not None and (name != "store" or "store" in call.extra):
             dropped[client_name(call.dialect, name)] = None
     return Encoded(body=_encode(body), dropped=tuple(dropped))
 

@@ -243,7 +243,10 @@ def _last_user_text(said: str | list[_Item] | None) -> str:
     for item in reversed(said):
         if item.role != "user" or not item.content:
             continue
-        content = _content.decode(item.content)
+        try:
+            content = _content.decode(item.content)
+        except msgspec.ValidationError:
+            continue  # whoever is asked says what is wrong with it
         if isinstance(content, str):
             return content
         texts = [text for part in content if isinstance(text := _part_text(part), str)]

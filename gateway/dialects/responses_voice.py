@@ -27,6 +27,7 @@ from gateway.core.errors import GatewayError
 from gateway.core.facts import Record
 from gateway.dialects import pairing
 from gateway.dialects.answer import Answer
+from gateway.dialects.chat_writer import now_s
 from gateway.dialects.openai_chat import error_document
 from gateway.dialects.pairing import PassedStream
 from gateway.dialects.provider import ProviderDialect
@@ -64,6 +65,7 @@ class ResponsesVoice:
 
     def __init__(self) -> None:
         self._id = new_response_id()
+        self._created = 0
         self._numbers = Numbers()
         self._echo = Echo({}, "")
         self._passed: ResponsesReader | None = None  # of the stream that passes
@@ -100,7 +102,15 @@ class ResponsesVoice:
         return Whole(body=body, usage=answer.usage, finish_reason=finished.reason if finished else "", answer=answer)
 
     def writer(self, request: ResponsesRequest) -> ResponsesWriter:
-        return ResponsesWriter(self._echo, self._id, self._numbers, on_begin=self._begun, on_end=self._ended)
+        self._created = self._created or now_s()
+        return ResponsesWriter(
+            self._echo,
+            self._id,
+            self._numbers,
+            created=self._created,
+            on_begin=self._begun,
+            on_end=self._ended,
+        )
 
     def _begun(self, writer: ResponsesWriter) -> None:
         self._writer = writer

@@ -75,6 +75,7 @@ class ResponsesWriter:
         echo: What the documents repeat of the request.
         id: The response's.
         numbers: Of the request.
+        created: Unix seconds, for a provider that does not say; now if 0.
         on_begin: Is called with the writer when its response begins.
         on_end: Is called with the last document, as JSON.
     """
@@ -85,6 +86,7 @@ class ResponsesWriter:
         id: str,
         numbers: Numbers | None = None,
         *,
+        created: int = 0,
         on_begin: Callable[[ResponsesWriter], None] | None = None,
         on_end: Callable[[bytes], None] | None = None,
     ) -> None:
@@ -94,7 +96,7 @@ class ResponsesWriter:
         self._on_begin = on_begin
         self._on_end = on_end
         self._started = False
-        self._created = 0
+        self._created = created
         self._model = ""
         self._output: list[dict[str, Any] | None] = []  # None for an item that is still open
         self._open: MessageItem | ReasoningItem | None = None
@@ -158,7 +160,7 @@ class ResponsesWriter:
             self._on_begin(self)
         if event.id.startswith(RESPONSE_PREFIX):
             self._id = event.id
-        self._created = event.created or now_s()
+        self._created = event.created or self._created or now_s()
         document = self._document("in_progress")
         return [self._emit(kind, response=document) for kind in ("response.created", "response.in_progress")]
 
