@@ -98,10 +98,12 @@ def dialect_of(path: str, headers: Mapping[str, str]) -> Dialect:
     """The dialect that a path looks like."""
     if path.startswith("/v1beta/") or (path.startswith("/v1/models/") and ":" in path):
         return GEMINI
-    if path.startswith("/v1/messages") or "anthropic-version" in headers:
+    if path.startswith("/v1/models"):
+        if "anthropic-version" in headers:
+            return ANTHROPIC
+        return GEMINI if "x-goog-api-key" in headers else CHAT
+    if path.startswith("/v1/messages"):
         return ANTHROPIC
-    if path.startswith("/v1/models") and "x-goog-api-key" in headers:
-        return GEMINI
     return RESPONSES if path == "/v1/responses" else CHAT
 
 
