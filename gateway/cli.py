@@ -189,9 +189,9 @@ def _need_config(file: Path | None, server: dict[str, object]) -> Config:
     config = _find_config(file, server)
     if config is not None:
         return config
-    from gateway.config import KNOWN_PROVIDERS
+    from gateway.config import known_variables
 
-    variables = ", ".join(known.variable for known in KNOWN_PROVIDERS)
+    variables = ", ".join(known_variables())
     raise click.UsageError(
         f"nothing to serve: there is no {DEFAULT_FILE} here and no provider's key in the environment. Set one of "
         f"{variables}; or write a {DEFAULT_FILE} (sluice.example.toml shows how); or try `sluice demo`."

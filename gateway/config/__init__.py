@@ -1,8 +1,9 @@
 """The configuration: TOML to a frozen tree, all faults at once.
 
-``tree`` holds the values everybody else imports; ``read`` and ``checks`` find what is wrong with a file; ``expand``
-fills in ``${VAR}``; ``environment`` makes a configuration out of provider keys when there is no file; ``describe``
-prints one with its secrets masked. Imports nothing of the gateway but itself, and neither trio nor httpx.
+``tree`` holds the values everybody else imports; ``presets`` knows providers by name; ``read`` and ``checks`` find what
+is wrong with a file; ``expand`` fills in ``${VAR}``; ``environment`` makes a configuration out of provider keys when
+there is no file; ``source`` is either, to be read again; ``describe`` prints one with its secrets masked. Imports
+nothing of the gateway but itself, and neither trio nor httpx.
 """
 
 from gateway.config.address import Address, parse_address

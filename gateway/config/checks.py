@@ -14,9 +14,11 @@ from typing import Any
 
 from gateway.config.address import parse_address
 from gateway.config.faults import HOLE, join, shown, suggest
-from gateway.config.http_checks import check_base_url, check_headers, check_http_loader, host_of_entry
+from gateway.config.http_checks import check_http_loader, host_of_entry
 from gateway.config.identity_checks import asks_for_keys, check_identity, check_store
-from gateway.config.tree import Assistant, Config, HttpLoader, Key, Model, Provider, Server
+from gateway.config.model_checks import check_models
+from gateway.config.provider_checks import check_provider, check_secret
+from gateway.config.tree import Assistant, Config, HttpLoader, Key, Server
 
 FaultSink = Callable[[str, str], object]
 
@@ -32,9 +34,8 @@ def check(config: Config, fault: FaultSink) -> None:
     _check_allowed_hosts(config, fault)
     _check_names(config, fault)
     for path, provider in _each(config, "provider"):
-        _check_provider(provider, path, fault)
-    for path, model in _each(config, "model"):
-        _check_model(model, path, _names(config, "provider"), fault)
+        check_provider(provider, path, fault)
+    check_models(list(_each(config, "model")), _names(config, "provider"), _names(config, "model"), fault)
     for path, assistant in _each(config, "assistant"):
         _check_assistant(config, assistant, path, fault)
     _check_keys(config, fault)
@@ -147,55 +148,6 @@ def _check_name(name: Any, path: str, taken: dict[str, str], fault: FaultSink) -
     taken.setdefault(name, path)
 
 
-# --- [[provider]], [[model]] ----------------------------------------------------------------------------------------
-
-
-def _check_provider(provider: Provider, path: str, fault: FaultSink) -> None:
-    if provider.base_url is not HOLE:
-        check_base_url(provider.base_url, f"{path}.base_url", fault)
-    if isinstance(provider.headers, dict):
-        check_headers(provider.headers, f"{path}.headers", fault)
-        if provider.api_key and any(name.lower() == "authorization" for name in provider.headers):
-            fault(f"{path}.headers", "holds Authorization, which api_key already sets; remove one of them")
-    if provider.api_key is not None and provider.api_key is not HOLE:
-        _check_secret(provider.api_key.reveal(), f"{path}.api_key", fault)
-
-
-def _check_secret(secret: str, path: str, fault: FaultSink) -> None:
-    if secret and not all("!" <= char <= "~" for char in secret):
-        fault(
-            path,
-            "holds a space, a line break or another character that cannot stand in a header; "
-            "is there a line break at the end of the variable?",
-        )
-
-
-def _check_model(model: Model, path: str, providers: list[str] | None, fault: FaultSink) -> None:
-    wildcard: bool | None = None
-    if model.name is not HOLE:
-        wildcard = model.name.endswith("*")
-        if "*" in model.name[:-1]:
-            fault(f"{path}.name", f"{shown(model.name)} may hold one '*', at its end")
-    if model.targets == ():
-        fault(f"{path}.targets", "is empty; a model needs at least one target { provider, model }")
-    for index, target in _entries(model.targets):
-        where = f"{path}.targets[{index}]"
-        if target.provider is not HOLE and providers is not None and target.provider not in providers:
-            known = suggest(target.provider, providers, otherwise="; there is no [[provider]]")
-            fault(f"{where}.provider", f"no provider is called {shown(target.provider)}{known}")
-        if target.model is not HOLE:
-            _check_target_model(target.model, wildcard, f"{where}.model", fault)
-
-
-def _check_target_model(name: str, wildcard: bool | None, path: str, fault: FaultSink) -> None:
-    if not name or not all("!" <= char <= "~" for char in name):
-        fault(path, "goes into a header: at least one character, ASCII without spaces only")
-    elif "*" in name[:-1]:
-        fault(path, f"{shown(name)} may hold one '*', at its end")
-    elif name.endswith("*") and wildcard is False:
-        fault(path, "ends in '*', which stands for what the model's name leaves open; that name must end in '*', too")
-
-
 # --- [[assistant]] --------------------------------------------------------------------------------------------------
 
 
@@ -265,5 +217,5 @@ def _check_key_secret(key: Key, path: str, first_with: dict[str, str], fault: Fa
     elif secret in first_with:
         fault(where, f"is the secret of {first_with[secret]}, too; give every key its own")
     else:
-        _check_secret(secret, where, fault)
+        check_secret(secret, where, fault)
     first_with.setdefault(secret, path)

@@ -29,12 +29,15 @@ def describe(config: Config) -> str:
 
 
 def _tables(path: str, value: Any) -> Iterator[str]:
-    """Own fields first, then sub-tables: a line after a table's header would belong to that table."""
+    """Own fields first, then sub-tables: a line after a table's header would belong to that table.
+
+    Tables below an entry of an array (a provider's breaker, a model's targets) are written inline.
+    """
     tables = []
     for field in attrs.fields(type(value)):
         inner = getattr(value, field.name)
         where = f"{path}.{field.name}" if path else field.name
-        if attrs.has(type(inner)) and not isinstance(inner, Secret):
+        if attrs.has(type(inner)) and not isinstance(inner, Secret) and not path:
             tables.append((f"[{where}]", where, inner))
         elif _is_array_of_tables(inner) and field.name != "targets":
             tables.extend((f"[[{where}]]", where, one) for one in inner)
@@ -66,10 +69,9 @@ def _inline(value: Any, name: str) -> str:
     if isinstance(value, Secret):
         return _string(MASK)
     if attrs.has(type(value)):
-        pairs = (
-            f"{field.name} = {_inline(getattr(value, field.name), field.name)}" for field in attrs.fields(type(value))
-        )
-        return "{ " + ", ".join(pairs) + " }"
+        fields = {field.name: getattr(value, field.name) for field in attrs.fields(type(value))}
+        pairs = [f"{name} = {_inline(inner, name)}" for name, inner in fields.items() if inner is not None]
+        return "{ " + ", ".join(pairs) + " }" if pairs else "{}"
     return repr(value)
 
 

@@ -1,7 +1,8 @@
 """A file to a configuration, or to all of its faults.
 
-The order: read the file, parse TOML, lay the command line's values over it, read it into the classes, check what lies
-between the values. Only the first two stop at their first fault; a file that is not TOML has no fields to speak of.
+The order: read the file, parse TOML, lay the command line's values over it, fill in what presets give, read it into the
+classes, check what lies between the values. Only the first two stop at their first fault; a file that is not TOML has
+no fields to speak of.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import attrs
 
 from gateway.config.checks import check
 from gateway.config.faults import ConfigFaults, Fault, FromEnvironment
+from gateway.config.presets import fill_in
 from gateway.config.tree import Config
 
 Overrides = Mapping[str, Mapping[str, object]]
@@ -55,7 +57,7 @@ def build(document: Mapping[str, Any], *, environ: Mapping[str, str], overrides:
     """A configuration from parsed TOML; see :func:`load`."""
     from gateway.config.read import read  # brings in cattrs, which the command line's help does without
 
-    config, faults = read(_overlaid(document, overrides or {}), environ)
+    config, faults = read(fill_in(_overlaid(document, overrides or {}), environ), environ)
     check(config, lambda path, message: faults.append(Fault(path=path, message=message)))
     if faults:
         raise ConfigFaults(dict.fromkeys(faults))

@@ -29,10 +29,10 @@ from cattrs.gen import make_dict_structure_fn, override
 
 from gateway.config.expand import ExpandError, expand, is_one_variable
 from gateway.config.faults import HOLE, Fault, join, shown, suggest
-from gateway.config.tree import Config, Loader, LoaderRules, Secret
+from gateway.config.tree import Config, Loader, LoaderRules, Provider, Quirks, Secret
 
 _MOST_INT = 2**40
-_MOST_S = 31_536_000.0  # a year; every fraction in the tree is a time
+_MOST_S = 31_536_000.0  # a year; every fraction without a limit of its own is a time
 _NAMES: Mapping[Any, str] = {
     bool: "true or false",
     int: "a whole number",
@@ -87,8 +87,7 @@ def _mend(raw: Any, error: Exception, path: str, faults: list[Fault]) -> Any:
     unknown = {key for one in others if isinstance(one, errors.ForbiddenExtraKeysError) for key in one.extra_fields}
     for name in sorted(unknown, key=list(raw).index):
         del mended[name]
-        hint = suggest(name, attrs.fields_dict(error.cl))
-        faults.append(Fault(path=join(path, name), message=f"unknown field{hint}"))
+        faults.append(Fault(path=join(path, name), message=_unknown(error.cl, name)))
     for cause, note in causes:
         key: Any = note.name if isinstance(note, errors.AttributeValidationNote) else note.index
         where = f"{path}[{key}]" if isinstance(key, int) else join(path, key)
@@ -96,6 +95,12 @@ def _mend(raw: Any, error: Exception, path: str, faults: list[Fault]) -> Any:
             mended[key], cause = None, _missing(note.type)
         mended[key] = _mend(mended[key], cause, where, faults)
     return mended
+
+
+def _unknown(cls: type, name: str) -> str:
+    if cls is Provider and name in attrs.fields_dict(Quirks):
+        return f"belongs into quirks: write quirks = {{ {name} = … }}"
+    return f"unknown field{suggest(name, attrs.fields_dict(cls))}"
 
 
 def _missing(kind: Any) -> _Misfit:
@@ -170,7 +175,8 @@ def _loader(converter: Converter, raw: Mapping[str, Any], _: Any) -> Any:
     return converter.structure({name: value for name, value in raw.items() if name in common}, _AnyLoader)
 
 
-def _scalar(converter: Converter, raw: Any, kind: Any, *, least: int = 1, most: int = _MOST_INT) -> Any:
+def _scalar(converter: Converter, raw: Any, kind: Any, **limits: float) -> Any:
+    kind = next((one for one in typing.get_args(kind) if one is not type(None)), kind)  # of an optional number
     if isinstance(raw, str) and is_one_variable(raw):
         text = converter.structure(raw, str)
         try:
@@ -181,19 +187,25 @@ def _scalar(converter: Converter, raw: Any, kind: Any, *, least: int = 1, most: 
         raw = float(raw) if abs(raw) < 2**53 else math.inf
     if type(raw) is not kind:
         raise _Misfit(f"expected {_NAMES[kind]}, got {_name_of(raw)}")
-    wrong = None if kind is bool else _out_of_range(raw, least, most)
+    wrong = None if kind is bool else _out_of_range(raw, **limits)
     if wrong:
         raise _Misfit(wrong)
     return raw
 
 
-def _out_of_range(number: int | float, least: int, most: int) -> str:
+def _out_of_range(number: int | float, *, least: float | None = None, most: float | None = None) -> str:
     """Why, or "". Numbers are not shown: one may have come out of the environment."""
-    if isinstance(number, int):
-        return f"must be at least {least}" if number < least else f"must be at most {most}" if number > most else ""
     if not math.isfinite(number):
         return "must be a finite number"
-    return "must be above 0" if number <= 0 else f"must be at most {_MOST_S:.0f}" if number > _MOST_S else ""
+    if least is None and isinstance(number, float) and number <= 0:
+        return "must be above 0"
+    if isinstance(number, int):
+        least, most = 1 if least is None else least, _MOST_INT if most is None else most
+    elif most is None:
+        most = _MOST_S
+    if least is not None and number < least:
+        return f"must be at least {least:.15g}"
+    return f"must be at most {most:.15g}" if most is not None and number > most else ""
 
 
 def _name_of(raw: object) -> str:

@@ -129,7 +129,8 @@ class Identity:
 
     # auto: as soon as there is a pepper, which `sluice keys create` makes beside an SQLite store, or a [[key]]
     virtual_keys: Literal["auto", "on", "off"] = "auto"
-    pepper: Secret | None = field(default=None, converter=_none_if_empty)  # same on all machines; must be with PostgreSQL
+    # The same on all machines; with PostgreSQL there must be one.
+    pepper: Secret | None = field(default=None, converter=_none_if_empty)
     grace_s: float = 3_600.0  # known keys work so long while the store is away
     refresh_s: float = field(default=1.0, metadata={"most": 60})  # a revoked key is refused after so long, everywhere
 

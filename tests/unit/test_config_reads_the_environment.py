@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from gateway.config import KNOWN_PROVIDERS, Config, ConfigFaults, Target, from_environment, load
+from gateway.config import Config, ConfigFaults, Target, from_environment, known_variables, load
+from gateway.config.presets import presets
 
 
 def store_url(text: str, **environ: str) -> str:
@@ -121,13 +122,29 @@ def test_each_key_found_becomes_a_provider_that_can_be_asked_for_any_model() -> 
     assert config.key == ()
 
 
-def test_every_known_provider_is_served_and_its_default_model_asked_by_name() -> None:
-    config = from_environment({known.variable: "key" for known in KNOWN_PROVIDERS})
-    for known in KNOWN_PROVIDERS:
-        assert routed(config, f"{known.name}/{known.model}") == [(known.name, known.model)]
-        assert known.source.startswith("https://")
+def test_every_preset_with_a_variable_is_served_and_its_default_model_asked_by_name() -> None:
+    known = [preset for preset in presets().values() if preset.env]
+    environ = {variable: "key" for preset in known for variable in (preset.env, *preset.env_fields.values())}
+    config = from_environment(environ | {"AZURE_OPENAI_ENDPOINT": "https://mine.openai.azure.com"})
     assert config is not None
+    assert set(known_variables()) == {preset.env for preset in known}
+    assert [(one.name, one.dialect) for one in config.provider] == [(one.name, one.dialect) for one in known]
+    for preset in known:
+        assert routed(config, f"{preset.name}/x") == [(preset.name, "x")]
+        if preset.model:
+            assert routed(config, f"{preset.name}/{preset.model}") == [(preset.name, preset.model)]
     assert config.model[0].targets[0] == Target(provider="openai", model="gpt-4o-mini")
+
+
+def test_providers_that_need_more_than_a_key_are_served_once_all_of_it_is_there() -> None:
+    assert from_environment({"AZURE_OPENAI_API_KEY": "k"}) is None
+    config = from_environment({"AZURE_OPENAI_API_KEY": "k", "AZURE_OPENAI_ENDPOINT": "https://mine.openai.azure.com/"})
+    assert config is not None
+    assert config.provider[0].base_url == "https://mine.openai.azure.com"
+    assert [model.name for model in config.model] == ["azure/*"]  # deployments have names of their users' own
+    bedrock = from_environment({"AWS_BEARER_TOKEN_BEDROCK": "k", "AWS_REGION": "eu-central-1"})
+    assert bedrock is not None
+    assert bedrock.provider[0].base_url == "https://bedrock-runtime.eu-central-1.amazonaws.com"
 
 
 def test_sluice_key_becomes_a_key_and_opens_other_addresses() -> None:
