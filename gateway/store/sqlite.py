@@ -1,4 +1,4 @@
-"""The store: documents, profiles, conversations in an SQLite file; keys, limits and the ledger there or
+"""The store: documents, profiles, conversations and responses in an SQLite file; keys, limits and the ledger there or
 elsewhere.
 
 With ``postgresql://…`` all machines share what has to be shared (``Store.sql``: keys, budgets, ledger); all else stays
@@ -15,6 +15,7 @@ from gateway.store.database import MEMORY, Database, DatabaseStatistics, StoreEr
 from gateway.store.documents import Documents
 from gateway.store.postgresql import Postgres
 from gateway.store.profiles import Profiles
+from gateway.store.responses import Responses
 from gateway.store.sql import SqliteSql, SqlStore
 
 __all__ = ["Store", "StoreError", "database_path", "is_postgresql"]
@@ -32,6 +33,7 @@ class Store:
         self.documents = Documents(database)
         self.profiles = Profiles(database)
         self.conversations = Conversations(database, limits)
+        self.responses = Responses(database)
         self._database = database
 
     @classmethod
