@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import trio
 from attrs import evolve
@@ -33,10 +33,7 @@ from gateway.store.sqlite import Store
 from gateway.upstream.drain import Drains
 from gateway.upstream.health import HealthBook
 from gateway.upstream.targets import Routes, Target
-from gateway.upstream.transport import Transport, make_client
-
-if TYPE_CHECKING:
-    import httpx
+from gateway.upstream.transport import Client, Transport, make_client
 
 PRUNE_EVERY_S = 10.0
 MAX_TURNS_WAITING = 1_000
@@ -81,7 +78,7 @@ class Gateway:
         self.log = LogSink(config.log, fd=log_fd)
         self.server_statistics: Callable[[], Any] | None = None
         self.store: Store | None = None
-        self._client: httpx.AsyncClient | None = None
+        self._client: Client | None = None
         self._peers = peers
         self._turns_in, self._turns_out = trio.open_memory_channel[tuple[str, str, list[Turn]]](MAX_TURNS_WAITING)
         self._turns_kept = trio.Event()  # all of them, at the end

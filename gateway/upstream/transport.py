@@ -27,6 +27,7 @@ from gateway.upstream.pool import Origin, OriginStatistics
 from gateway.upstream.raw import RawResponse, RawTransport
 
 __all__ = [
+    "Client",
     "HeaderBlock",
     "Headers",
     "Limits",
@@ -42,6 +43,7 @@ __all__ = [
     "make_tls_context",
 ]
 
+Client = httpx.AsyncClient
 _ERRORS: dict[Kind, type[httpx.TransportError]] = {
     "request": httpx.LocalProtocolError,
     "pool": httpx.PoolTimeout,
