@@ -1,0 +1,1 @@
+"""Rate limits, budgets, and the slices of them that this process holds."""

@@ -1,0 +1,196 @@
+"""One limit as this process sees it: the slice in hand, and how large the next one should be.
+
+::
+
+    granted = used + returned + reserved + avail
+
+``reserved`` is in tickets: running requests, and tokens and money set aside for them. ``avail`` below 0 is owed: used
+beyond the slice because an estimate was too low, the limit is soft, or its keeper was away.
+
+The next slice covers ``COVER_S`` of the demand seen lately, at most 1/8 of the limit unless one request needs more.
+Demand that ends is forgotten in five seconds, and the slice flows back; 1/128 of a rate stays in hand, so that the
+first request of a limit of 128 or more is not a cold one: an idle process keeps less than 1 % of it from the others.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from typing import TYPE_CHECKING
+
+from gateway.core.limits import FOREVER_S, HELD_S, Claim, Grant, LimitRule
+from gateway.policy.gcra import Gcra
+
+if TYPE_CHECKING:
+    from gateway.quota.lessee import Lessee
+
+COVER_S = 2.5  # more than the second that a keeper may be away unnoticed, and the rounds around it
+FORGET_S = 1.0
+CAP_SHARE = 8
+KEEP_SHARE = 128
+TRIFLE_SHARE = 1_000  # demand for less is none
+BELIEVED_S = 0.5  # for how long "nothing is left" is believed; while somebody asks, the keeper is asked before that
+
+
+class Verdict(enum.Enum):
+    """What to do with a request for units that are not in hand."""
+
+    OWE = "owe"  # let it pass
+    WAIT = "wait"  # the keeper has been told and may have some
+    EXHAUSTED = "exhausted"
+    AWAY = "away"  # the keeper is, and the limit is closed then
+
+
+class Meter:
+    """See the module. Everything is sync; ``lessee`` carries it to the keeper and back."""
+
+    __slots__ = (
+        "active", "amount", "avail", "away", "believed_until", "cap", "epoch", "fallback", "granted", "keep", "lessee",
+        "low", "name", "need", "rate", "refused", "remaining", "reserved", "reset_at", "returned", "rule",
+        "smallest_need", "taken", "told", "touched_at", "trifle", "used", "wanted", "window_s",
+    )  # fmt: skip
+
+    def __init__(self, rule: LimitRule, name: str, lessee: Lessee) -> None:
+        self.name, self.lessee = name, lessee
+        self.change(rule)
+        self.avail = self.reserved = self.granted = self.used = self.returned = 0
+        self.told = 0  # of what is used, the keeper knows
+        self.epoch = 0  # counts the leases that were lost
+        self.low = self.wanted = self.keep  # wake the lessee below it; what the next slice should have
+        self.taken = self.need = self.smallest_need = 0  # since the last round
+        self.rate = 0.0  # units a second, lately
+        self.remaining = rule.amount  # in the pool, as last told
+        self.reset_at = self.believed_until = -math.inf
+        self.touched_at = -math.inf
+        self.active = False
+        self.refused = self.away = 0  # so far: requests refused; requests decided without the keeper
+
+    def change(self, rule: LimitRule) -> None:
+        """The same limit has another amount, or another policy."""
+        self.rule, self.amount, self.window_s = rule, rule.amount, rule.pool_window_s
+        self.cap = max(rule.amount // CAP_SHARE, 1)
+        self.trifle = max(rule.amount / TRIFLE_SHARE, 0.5)
+        self.keep = 0 if self.window_s == FOREVER_S else rule.amount // KEEP_SHARE
+        self.fallback: Gcra | None = None
+
+    # ── the request path ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def short(self, units: int, now: float) -> Verdict:
+        """Decide on ``units`` that are more than what is in hand; tells the lessee of the demand."""
+        if not self.rule.hard:
+            return Verdict.OWE
+        if units > self.amount:
+            return Verdict.EXHAUSTED
+        self.lessee.touch(self)
+        self.need = min(self.need + units, self.amount)
+        self.smallest_need = min(self.smallest_need, units) if self.smallest_need else units
+        if self.lessee.is_away:
+            return self._alone(units, now)
+        if now < self.believed_until and self.avail + self.remaining < units:
+            return Verdict.EXHAUSTED
+        self.lessee.wake()
+        return Verdict.WAIT
+
+    def take_used(self) -> None:
+        """Use one unit up."""
+        self.avail -= 1
+        self.used += 1
+        self.taken += 1
+        if self.avail < self.low or not self.active:
+            self.lessee.touch(self)
+
+    def reserve(self, units: int) -> None:
+        self.avail -= units
+        self.reserved += units
+        self.taken += units
+        if self.avail < self.low or not self.active:
+            self.lessee.touch(self)
+
+    def settle(self, reserved: int, used: int, epoch: int) -> None:
+        """End a reservation of ``epoch``; ``used`` units of it, or more, are used up and the rest is in hand again."""
+        if epoch == self.epoch:
+            self.reserved -= reserved
+            self.used += used
+            self.avail += reserved - used
+        elif self.window_s == HELD_S:  # its unit was carried over
+            self.reserved -= reserved
+            self.avail += reserved
+        else:  # the slice was written off as used; what went beyond it was not
+            beyond = max(used - reserved, 0)
+            self.used += beyond
+            self.avail -= beyond
+        if not self.active:
+            self.lessee.touch(self)
+
+    def _alone(self, units: int, now: float) -> Verdict:
+        """The keeper is away: by the rule, and if that is open, by this process's part of a rate, evenly."""
+        self.away += 1
+        if self.rule.on_failure == "closed":
+            return Verdict.AWAY
+        if self.window_s > 0:
+            if self.fallback is None:
+                part = max(self.amount // self.lessee.holders, 1)
+                self.fallback = Gcra(part, self.window_s, burst=max(part // CAP_SHARE, 1))
+            if self.fallback.take(now, units) > 0.0:
+                return Verdict.EXHAUSTED
+        elif self.window_s == HELD_S and self.reserved + units > max(self.amount // self.lessee.holders, 1):
+            return Verdict.EXHAUSTED
+        return Verdict.OWE
+
+    # ── rounds ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def claim(self, since_s: float) -> Claim:
+        """What to tell the keeper, ``since_s`` seconds after the last round; gives back what is too much in hand."""
+        demand = self.taken / since_s if since_s > 0 else 0.0
+        self.rate = min(max(demand, self.rate * math.exp(-since_s / FORGET_S)), self.cap / COVER_S)
+        cover = math.ceil(self.rate * COVER_S) if self.rate * COVER_S > self.trifle else 0
+        self.wanted = max(cover, self.keep, self.need)
+        if self.avail > self.wanted + self.wanted // 4:
+            self.returned += self.avail - self.wanted
+            self.avail = self.wanted
+        need = self.reserved + self.smallest_need if self.smallest_need > self.avail else 0
+        claim = Claim(
+            name=self.name,
+            amount=self.amount,
+            window_s=self.window_s,
+            used=self.used,
+            returned=self.returned,
+            target=self.wanted + self.reserved,
+            need=need,
+        )
+        self.taken = self.need = self.smallest_need = 0
+        return claim
+
+    def apply(self, claim: Claim, grant: Grant, now: float) -> None:
+        """Take the keeper's answer to ``claim``."""
+        more = grant.granted - self.granted
+        self.granted = grant.granted
+        self.avail += more
+        self.remaining = grant.remaining
+        self.reset_at = now + grant.reset_s
+        self.low = min(self.wanted // 2, max(grant.remaining, 0))
+        self.fallback = None
+        self.told = claim.used
+        self.believed_until = now + BELIEVED_S
+
+    def is_at_rest(self, claim: Claim) -> bool:
+        """Whether the keeper knows all since ``claim`` and no more is wanted or too much: no rounds until touched."""
+        return (
+            self.rate * COVER_S <= self.trifle
+            and self.avail <= self.keep
+            and not self.taken
+            and not self.need
+            and (self.used, self.returned) == (claim.used, claim.returned)
+        )
+
+    def lapse(self) -> None:
+        """The lease has run out: the slice is void. Requests that run go on holding their units."""
+        written_off = max(self.granted - self.told - self.returned, 0)
+        owed = max(self.used - self.told - written_off, 0)
+        if self.window_s != HELD_S:
+            self.reserved = 0
+        self.granted = self.returned = self.told = 0
+        self.used = owed
+        self.avail = -owed - self.reserved
+        self.epoch += 1
+        self.believed_until = -math.inf
