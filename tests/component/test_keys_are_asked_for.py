@@ -211,6 +211,7 @@ def telltale_config(port: int) -> str:
     base_url = "http://127.0.0.1:{port}/v1"
     api_key = "{OURS}"
     headers = {{ api-key = "{HEADER_KEY}" }}
+    breaker = {{ enabled = false }}
     [[model]]
     name = "t/*"
     targets = [{{ provider = "telltale", model = "*" }}]
@@ -238,11 +239,13 @@ async def telltale() -> AsyncIterator[tuple[Telltale, str]]:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("status", [401, 403])
-async def test_a_provider_that_does_not_know_our_key_is_a_502_without_its_text(status: int, stream: bool) -> None:
+@pytest.mark.parametrize(("status", "code"), [(401, "upstream_auth"), (403, "upstream_forbidden")])
+async def test_a_provider_that_does_not_know_our_key_is_a_502_without_its_text(
+    status: int, code: str, stream: bool
+) -> None:
     async with telltale() as (provider, config), staged(more=config) as stage:
         heard = await ask(stage, chat(f"t/{status}", stream=stream))
-        assert code_of(heard) == (502, "upstream_auth")
+        assert code_of(heard) == (502, code)
         assert b"Incorrect" not in heard.body
         assert OURS.encode() not in heard.body
         assert "x-your-key" not in heard.headers
