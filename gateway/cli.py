@@ -170,6 +170,30 @@ def profiles(path: Path, file: Path | None) -> None:
     run(config, path)
 
 
+class _Later(click.Group):
+    """``sluice keys``, whose commands are imported when one is asked for."""
+
+    def _made(self) -> click.Group:
+        from gateway.identity.keys_command import group
+
+        return group(_any_config, _config_option)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return self._made().list_commands(ctx)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return self._made().get_command(ctx, cmd_name)
+
+
+sluice.add_command(
+    _Later(
+        name="keys",
+        short_help="Make, list, rotate and revoke API keys.",
+        help="Make, list, rotate and revoke API keys; running gateways follow within 2 s.",
+    )
+)
+
+
 def _find_config(file: Path | None, server: dict[str, object]) -> Config | None:
     """The configuration with the given ``[server]`` values over it; None if there is neither a file nor a key."""
     from gateway.config import ConfigFaults, from_environment, load

@@ -13,18 +13,25 @@ from collections.abc import Iterable
 
 from gateway.config import Key
 from gateway.core.errors import RequestError
-from gateway.core.principal import ANONYMOUS, Principal, Priority
+from gateway.core.principal import ANONYMOUS, Principal
+from gateway.identity.belonging import Belonging
 
 
 class Keyring:
-    """All keys of an instance. Without any key everybody is ``anonymous``; the edge then listens on loopback only."""
+    """All keys of an instance. Without any key everybody is ``anonymous``; the edge then listens on loopback only.
 
-    def __init__(self, keys: Iterable[Key]) -> None:
+    Args:
+        keys: Of the configuration.
+        belonging: The teams and organisations that they name.
+    """
+
+    def __init__(self, keys: Iterable[Key], belonging: Belonging | None = None) -> None:
+        belonging = belonging or Belonging()
         self._pepper = secrets.token_bytes(32)
         self._principals: dict[bytes, tuple[bytes, Principal]] = {}
         for key in keys:
             digest = self._digest(key.secret.reveal().encode())
-            self._principals[digest] = (digest, _principal(key))
+            self._principals[digest] = (digest, belonging.static(key))
 
     @property
     def is_open(self) -> bool:
@@ -51,20 +58,30 @@ class Keyring:
                     "loopback_only", 401, "without a [[key]] in its configuration the gateway answers this machine only"
                 )
             return ANONYMOUS
-        secret = api_key
-        if authorization is not None:
-            scheme, _, value = authorization.partition(b" ")
-            secret = value.strip() if scheme.lower() == b"bearer" else None
-        if not secret:
-            raise RequestError(
-                "missing_api_key", 401, "no API key: send it as 'Authorization: Bearer <key>' or 'x-api-key: <key>'"
-            )
+        known = self.find(presented(authorization, api_key))
+        if known is None:
+            raise RequestError("invalid_api_key", 401, "the API key is not known here")
+        return known
+
+    def find(self, secret: bytes) -> Principal | None:
+        """Whose secret this is, if it is one of the configuration's."""
         digest = self._digest(secret)
         known = self._principals.get(digest)
-        if known is None or not hmac.compare_digest(known[0], digest):
-            raise RequestError("invalid_api_key", 401, "the API key is not known here")
-        return known[1]
+        return known[1] if known is not None and hmac.compare_digest(known[0], digest) else None
 
 
-def _principal(key: Key) -> Principal:
-    return Principal(name=key.name, priority=Priority[key.priority.upper()], models=frozenset(key.models))
+def presented(authorization: bytes | None, api_key: bytes | None) -> bytes:
+    """The secret that a request shows.
+
+    Raises:
+        RequestError: 401 ``missing_api_key``.
+    """
+    secret = api_key
+    if authorization is not None:
+        scheme, _, value = authorization.partition(b" ")
+        secret = value.strip() if scheme.lower() == b"bearer" else None
+    if not secret:
+        raise RequestError(
+            "missing_api_key", 401, "no API key: send it as 'Authorization: Bearer <key>' or 'x-api-key: <key>'"
+        )
+    return secret
