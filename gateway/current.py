@@ -57,3 +57,13 @@ def kept(old: Config, new: Config) -> tuple[Config, tuple[str, ...]]:
         if getattr(getattr(old, table), name) != getattr(getattr(new, table), name)
     ]
     return evolve(new, **{table: getattr(old, table) for table in NEEDS_RESTART}), tuple(paths)
+
+
+def share_of(config: Config, index: int, count: int) -> Config:
+    """The configuration of process ``index`` of ``count``: ``[admission]`` speaks of the whole instance."""
+
+    def part(total: int) -> int:
+        return total // count + (index < total % count)
+
+    admission = config.admission
+    return evolve(config, admission=evolve(admission, workers=part(admission.workers), queue=part(admission.queue)))

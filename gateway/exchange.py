@@ -46,6 +46,8 @@ from gateway.core.errors import (
 from gateway.core.facts import LoaderFact, Outcome, Phase, Record
 from gateway.core.principal import Principal
 from gateway.dialects.provider import BadAnswer
+from gateway.dialects.responses_request import ResponsesRequest
+from gateway.dialects.responses_voice import ResponsesVoice
 from gateway.dialects.sse import EventTooLong
 from gateway.dialects.voice import AnswerStream, Request, Voice
 from gateway.flow.admission import Place
@@ -121,7 +123,7 @@ class Exchange:
         Cancellation: whatever was begun is closed before this returns control.
         """
         await self._enter()
-        request = await self._listen(listen, voice)
+        request = await self._recall(await self._listen(listen, voice))
         route = self._route(request)
         if voice.speaks_early and request.stream and self._loads(request, route):
             return Answer(run=partial(self._tell, request, route, voice))
@@ -142,7 +144,9 @@ class Exchange:
         attempt.succeed()
         self._remember(attempt, request)
         self.record.phase = Phase.DONE
-        return Answer(body=voice.whole(attempt.whole.body, self.record))
+        body = voice.whole(attempt.whole.body, self.record)
+        self._keep_response(request, voice)
+        return Answer(body=body)
 
     async def _enter(self) -> None:
         """Hold a permit. Most requests got theirs with their headers, and pass."""
@@ -158,6 +162,19 @@ class Exchange:
         self.record.model = request.model
         self.record.stream = request.stream
         return request
+
+    async def _recall(self, request: Request) -> Request:
+        """The request, knowing the earlier responses that it refers to, as far as they are kept."""
+        if not isinstance(request, ResponsesRequest) or not request.wanted:
+            return request
+        return request.with_kept(await self._gateway.memory.recall(self._principal.name, request.wanted))
+
+    def _keep_response(self, request: Request, voice: Voice) -> None:
+        """Keep a whole response for who goes on from it. Sync."""
+        if isinstance(voice, ResponsesVoice) and isinstance(request, ResponsesRequest):
+            kept = voice.to_keep(request)
+            if kept is not None:
+                self._gateway.memory.keep_response(self._principal.name, kept.id, kept.previous, kept.data)
 
     def _route(self, request: Request) -> Route:
         route = self._current.routes.resolve(request.model, self._principal)
@@ -374,7 +391,9 @@ class Exchange:
         attempt.succeed()
         self._remember(attempt, request)
         self.record.phase = Phase.DONE
-        return stream.end(self.record.usage) + voice.ends(self.record)
+        ending = stream.end(self.record.usage) + voice.ends(self.record)
+        self._keep_response(request, voice)
+        return ending
 
     def _breaks(self, error: Exception, voice: Voice) -> bytes:
         """The error event of a stream that cannot be whole any more."""
@@ -429,7 +448,7 @@ class Exchange:
         answer = attempt.answer()
         if answer is not None and answer.first.text:
             text = answer.first.text[:KEPT_CHARS]
-            self._gateway.remember(self._principal.name, self._conversation, request.last_user_text, text)
+            self._gateway.memory.remember(self._principal.name, self._conversation, request.last_user_text, text)
 
     def fail(self, error: GatewayError) -> None:
         """Note the error that the client is told."""

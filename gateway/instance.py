@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import trio
 from attrs import evolve
 
-from gateway.config import Config
+from gateway.config import Config, Source
 from gateway.context.build import build_loaders
 from gateway.context.load import Loader
 from gateway.core.facts import Record
@@ -25,10 +25,11 @@ from gateway.flow.guard import GuardBook
 from gateway.flow.pace import Pace
 from gateway.flow.supervise import supervised
 from gateway.identity.keyring import Keyring
+from gateway.memory import Memory
 from gateway.observe.log import LogSink
 from gateway.observe.metrics import Gauges, Metrics
 from gateway.observe.peers import Peers
-from gateway.store.conversations import Turn
+from gateway.reload import Reloads
 from gateway.store.sqlite import Store
 from gateway.upstream.drain import Drains
 from gateway.upstream.health import HealthBook
@@ -36,7 +37,6 @@ from gateway.upstream.targets import Routes, Target
 from gateway.upstream.transport import Client, Transport, make_client
 
 PRUNE_EVERY_S = 10.0
-MAX_TURNS_WAITING = 1_000
 LAST_TURNS_S = 1.0
 
 
@@ -53,14 +53,23 @@ class Gateway:
     """Everything that outlives a request.
 
     Args:
-        config: With ``[admission]`` as this process's share (see :func:`share_of`).
+        config: With ``[admission]`` as this process's share (see :func:`gateway.current.share_of`).
+        source: Where ``config`` was read, to be read again; None if it was made.
+        share: Which process this is, and of how many.
         demo: The embedded provider of ``sluice demo``.
         peers: Sibling processes whose metrics are added to ours.
         log_fd: Where the log goes.
     """
 
     def __init__(
-        self, config: Config, *, demo: Demo | None = None, peers: Peers | None = None, log_fd: int = 2
+        self,
+        config: Config,
+        *,
+        source: Source | None = None,
+        share: tuple[int, int] = (0, 1),
+        demo: Demo | None = None,
+        peers: Peers | None = None,
+        log_fd: int = 2,
     ) -> None:
         self.current: Current = make_current(config)
         self.demo = demo
@@ -80,10 +89,11 @@ class Gateway:
         self.store: Store | None = None
         self._client: Client | None = None
         self._peers = peers
-        self._turns_in, self._turns_out = trio.open_memory_channel[tuple[str, str, list[Turn]]](MAX_TURNS_WAITING)
-        self._turns_kept = trio.Event()  # all of them, at the end
-        self._turns_lost = 0
+        self.memory = Memory(self._not_kept)
         self._limit_connections()
+        self._reloads: Reloads | None = None
+        if source is not None and source.path is not None:
+            self._reloads = Reloads(source, config, share=share, apply=self.reload, tell=self._tell_of_reload)
 
     # ── what a reload replaces ───────────────────────────────────────────────────────────────────────────────────
 
@@ -131,6 +141,23 @@ class Gateway:
         self._limit_connections()
         return restart
 
+    def ask_reload(self) -> None:
+        """Have the configuration's file read again, soon. Sync."""
+        if self._reloads is None:
+            self.log.say("info", "nothing_to_reload", why="the configuration did not come from a file")
+        else:
+            self._reloads.ask()
+
+    def catch_up(self) -> None:
+        """Work with the file as it is now, if it changed since it was read. Blocks; for before :meth:`running`."""
+        if self._reloads is not None:
+            self._reloads.catch_up()
+
+    def _tell_of_reload(self, outcome: str, level: str, event: str, about: dict[str, Any]) -> None:
+        if outcome:
+            self.metrics.reloaded(outcome)
+        self.log.say(level, event, **about)
+
     def _build_loaders(self, config: Config) -> dict[str, tuple[Loader, ...]]:
         if self.store is None:
             return {}
@@ -149,26 +176,30 @@ class Gateway:
     async def running(self) -> AsyncIterator[Gateway]:
         """The gateway's lifetime: store open, background work running, until the block is left.
 
-        At its end, turns that wait have ``LAST_TURNS_S`` to be written.
+        At its end, turns and responses that wait have ``LAST_TURNS_S`` each to be written.
 
         Cancellation: background work ends at once; the log's last lines have a second to be written.
         """
         try:
             async with Store.open(self.config.store.url) as store, make_client(self.transport) as client:
                 self.store, self._client = store, client
+                self.memory.open(store)
                 self.current = evolve(self.current, loaders=self._build_loaders(self.config))
                 async with trio.open_nursery() as nursery:
                     for run in self._background():
                         nursery.start_soon(self._supervise, run)
                     yield self
-                    await self._keep_last_turns()
+                    await self.memory.finish(LAST_TURNS_S)
                     nursery.cancel_scope.cancel()
         finally:
             self.transport.close()
             await self.log.drain()  # shields itself, for a second at most
 
     def _background(self) -> list[Callable[[], Any]]:
-        work: list[Callable[[], Any]] = [self.log.run, self._prune, self._keep_turns, self.pace.run, self.drains.run]
+        work: list[Callable[[], Any]] = [self.log.run, self._prune, self.pace.run, self.drains.run]
+        work += self.memory.background()
+        if self._reloads is not None:
+            work.append(self._reloads.run)
         if self._peers is not None:
             work.append(self._publish)
         return work
@@ -198,36 +229,8 @@ class Gateway:
         assert self._peers is not None
         await self._peers.publish(self.metrics.snapshot)
 
-    async def _keep_turns(self) -> None:
-        """Write finished turns; a store that is away costs these turns, and says so."""
-        async for tenant, conversation, turns in self._turns_out:
-            assert self.store is not None
-            try:
-                with trio.fail_after(10):
-                    await self.store.conversations.append(tenant, conversation, turns)
-            except Exception as error:
-                self._turns_lost += 1
-                self.log.say("error", "turn_not_kept", error=repr(error), lost=self._turns_lost)
-            finally:
-                self.store.conversations.settle(tenant, conversation)
-        self._turns_kept.set()
-
-    async def _keep_last_turns(self) -> None:
-        """Let the turns of the last requests be written; what the store does not take in time is lost."""
-        self._turns_in.close()
-        with trio.move_on_after(LAST_TURNS_S):
-            await self._turns_kept.wait()
-
-    def remember(self, tenant: str, conversation: str, asked: str, answered: str) -> None:
-        """Queue a finished turn for the store. Sync; full means lost and counted, never waited for."""
-        turns = [Turn(role="user", text=asked), Turn(role="assistant", text=answered)]
-        try:
-            self._turns_in.send_nowait((tenant, conversation, turns))
-        except (trio.WouldBlock, trio.ClosedResourceError):
-            self._turns_lost += 1
-        else:
-            assert self.store is not None
-            self.store.conversations.expect(tenant, conversation)
+    def _not_kept(self, event: str, why: str, lost: int) -> None:
+        self.log.say("error", event, error=why, lost=lost)
 
     def observe(self, record: Record) -> None:
         """Take in a closed record; the only way from a request to metrics and log."""
@@ -260,7 +263,7 @@ class Gateway:
             "sluice_requests_in_flight": {(): float(admission.in_flight)},
             "sluice_requests_waiting": {(name,): float(n) for name, n in admission.waiting_by_priority.items()},
             "sluice_log_lines_dropped": {(): float(self.log.dropped)},
-            "sluice_turns_lost": {(): float(self._turns_lost)},
+            **self.memory.gauges(),
         }
         if self.server_statistics is not None:
             server = self.server_statistics()
@@ -278,13 +281,3 @@ class Gateway:
                 upstream[provider.name, "in_use"] = float(pool.in_use)
         gauges["sluice_upstream_connections"] = upstream
         return gauges
-
-
-def share_of(config: Config, index: int, count: int) -> Config:
-    """The configuration of process ``index`` of ``count``: ``[admission]`` speaks of the whole instance."""
-
-    def part(total: int) -> int:
-        return total // count + (index < total % count)
-
-    admission = config.admission
-    return evolve(config, admission=evolve(admission, workers=part(admission.workers), queue=part(admission.queue)))

@@ -1,20 +1,22 @@
-"""Where a configuration comes from, to be read once at the start and again whenever it changed."""
+"""Where a configuration comes from, to be read at the start and again whenever it changed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from attrs import field, frozen
+from attrs import define, field
 
 from gateway.config.environment import from_environment
 from gateway.config.load import Overrides, load
 from gateway.config.tree import Config
 
+_Stamp = tuple[int, int, int, int]
 
-@frozen(kw_only=True)
+
+@define(kw_only=True)
 class Source:
-    """A file, or the environment alone.
+    """A file, or the environment alone. It remembers which state of the file was read last, also when it is pickled.
 
     Attributes:
         path: The file; None: the provider keys in the environment.
@@ -23,6 +25,7 @@ class Source:
 
     path: Path | None
     overrides: Overrides = field(factory=dict)
+    _seen: _Stamp | None = field(default=None, init=False)
 
     def read(self, environ: Mapping[str, str]) -> Config | None:
         """The configuration as it is now; None if there is neither a file nor a provider's key.
@@ -30,9 +33,24 @@ class Source:
         Raises:
             ConfigFaults: All that is wrong with it.
         """
+        self._seen = self._stamp()  # before it is read: what changes meanwhile has changed
         if self.path is None:
             return from_environment(environ, overrides=self.overrides)
         return load(self.path, environ=environ, overrides=self.overrides)
+
+    def changed(self) -> bool:
+        """Whether the file is another one than was read last. One that is missing has not changed: it may come back."""
+        now = self._stamp()
+        return now is not None and now != self._seen
+
+    def _stamp(self) -> _Stamp | None:
+        if self.path is None:
+            return None
+        try:
+            about = self.path.stat()
+        except (OSError, ValueError):
+            return None
+        return about.st_dev, about.st_ino, about.st_mtime_ns, about.st_size
 
     def __str__(self) -> str:
         return "provider keys in the environment" if self.path is None else str(self.path)

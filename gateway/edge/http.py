@@ -32,6 +32,7 @@ from gateway.dialects.embeddings import EmbeddingsVoice
 from gateway.dialects.gemini_voice import METHODS, GeminiVoice, stream_type
 from gateway.dialects.openai_chat import ChatVoice, error_document
 from gateway.dialects.orchestrate import OrchestrateVoice
+from gateway.dialects.responses_kept import deleted_document, document_of
 from gateway.dialects.responses_voice import ResponsesVoice
 from gateway.dialects.voice import Opening, Voice
 from gateway.edge.connection import RequestConnection
@@ -101,6 +102,7 @@ class GatewayApp(QuartTrio):
         _add_exchange_endpoints(self)
         _add_read_endpoints(self, gateway)
         _add_lists(self, gateway)
+        _add_kept_responses(self, gateway)
         _add_pages(self, gateway)
         self.register_error_handler(Exception, partial(_on_error, self))
         self.door = Door(gateway, self.endpoints)
@@ -207,6 +209,25 @@ def _add_lists(app: GatewayApp, gateway: Gateway) -> None:
     async def gemini_one(name: str) -> Response:
         gateway.routes.resolve(name, _identify(gateway))
         return _json(gemini_model(name))
+
+
+def _add_kept_responses(app: GatewayApp, gateway: Gateway) -> None:
+    @app.get("/v1/responses/<id>")
+    async def retrieve(id: str) -> Response:
+        data = await gateway.memory.find_response(_identify(gateway).name, id)
+        if data is None:
+            raise _no_response(id)
+        return Response(document_of(data), content_type="application/json")
+
+    @app.delete("/v1/responses/<id>")
+    async def delete(id: str) -> Response:
+        if not await gateway.memory.delete_response(_identify(gateway).name, id):
+            raise _no_response(id)
+        return _json(deleted_document(id))
+
+
+def _no_response(id: str) -> RequestError:
+    return RequestError("not_found", 404, f"Response with id '{id[:80]}' not found.", param="response_id")
 
 
 def _add_pages(app: GatewayApp, gateway: Gateway) -> None:

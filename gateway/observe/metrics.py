@@ -35,6 +35,7 @@ sluice_keys_cooling                 gauge      provider
 sluice_streams_draining             gauge      provider
 sluice_log_lines_dropped            gauge
 sluice_turns_lost                   gauge
+sluice_responses_lost               gauge
 ==================================  =========  =============================================================
 """
 
@@ -86,6 +87,7 @@ GAUGES: dict[str, tuple[str, Labels]] = {
     "sluice_keys_cooling": ("Keys that are left alone for a while", ("provider",)),
     "sluice_streams_draining": ("Streams read on after their clients left", ("provider",)),
     "sluice_log_lines_dropped": ("Log lines that could not be written since the start", ()),
+    "sluice_responses_lost": ("Responses that could not be kept since the start", ()),
     "sluice_turns_lost": ("Conversation turns that could not be kept since the start", ()),
 }
 

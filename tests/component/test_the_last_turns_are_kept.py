@@ -15,7 +15,7 @@ from gateway.store.sqlite import Store
 async def test_a_turn_that_waits_when_the_gateway_ends_is_written(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/turns.db"
     async with Gateway(Config(store=StoreSettings(url=url))).running() as gateway:
-        gateway.remember("tenant", "talk", "why?", "because")
+        gateway.memory.remember("tenant", "talk", "why?", "because")
     async with Store.open(url) as store:
         turns = await store.conversations.recent("tenant", "talk", 10)
     assert [(turn.role, turn.text) for turn in turns] == [("user", "why?"), ("assistant", "because")]
@@ -28,7 +28,7 @@ async def test_a_store_that_hangs_does_not_keep_the_gateway_from_ending(tmp_path
             store = gateway.store
             assert store is not None
             store.conversations.append = _hang  # type: ignore[method-assign]
-            gateway.remember("tenant", "talk", "why?", "because")
+            gateway.memory.remember("tenant", "talk", "why?", "because")
     assert trio.current_time() - began >= LAST_TURNS_S
 
 
