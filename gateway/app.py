@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gateway.config import Config, ConfigFaults, from_environment, load
+from gateway.config import Config, ConfigFaults, Source
 from gateway.edge.http import GatewayApp
 from gateway.edge.run import run
 from gateway.instance import Gateway
@@ -25,9 +25,13 @@ def make_app(gateway: Gateway) -> GatewayApp:
     return GatewayApp(gateway)
 
 
-def serve(config: Config) -> int:
-    """Run the gateway until SIGTERM or Ctrl+C; the exit code."""
-    return run(config)
+def serve(config: Config, source: Source | None = None) -> int:
+    """Run the gateway until SIGTERM or Ctrl+C; the exit code.
+
+    Args:
+        source: Where ``config`` was read, to be read again on SIGHUP and when it changes.
+    """
+    return run(config, source)
 
 
 class _LazyApp:
@@ -39,7 +43,7 @@ class _LazyApp:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if self._app is None:
             try:
-                self._app = make_app(Gateway(_discover(os.environ.get("SLUICE_CONFIG"))))
+                self._app = make_app(_discover(os.environ.get("SLUICE_CONFIG")))
             except Exception as error:
                 if scope["type"] != "lifespan":
                     raise
@@ -50,11 +54,11 @@ class _LazyApp:
         await self._app(scope, receive, send)
 
 
-def _discover(file: str | None) -> Config:
-    """The configuration as ``sluice serve`` finds it."""
-    path = Path(file) if file else Path("sluice.toml") if Path("sluice.toml").exists() else None
+def _discover(file: str | None) -> Gateway:
+    """A gateway for the configuration as ``sluice serve`` finds it; it is read again when its file changes."""
+    source = Source(path=Path(file) if file else Path("sluice.toml") if Path("sluice.toml").exists() else None)
     try:
-        config = load(path, environ=os.environ) if path else from_environment(os.environ)
+        config = source.read(os.environ)
     except ConfigFaults as faults:
         with contextlib.suppress(OSError):
             sys.stderr.write("".join(f"{fault}\n" for fault in faults.faults))
@@ -63,7 +67,7 @@ def _discover(file: str | None) -> Config:
         raise RuntimeError(
             "nothing to serve: no sluice.toml here, no SLUICE_CONFIG, no provider key in the environment"
         )
-    return config
+    return Gateway(config, source=source)
 
 
 app = _LazyApp()

@@ -19,7 +19,7 @@ import click
 from gateway import __version__
 
 if TYPE_CHECKING:
-    from gateway.config import Config, ConfigFaults
+    from gateway.config import Config, ConfigFaults, Source
 
 _Body = TypeVar("_Body", bound=Callable[..., Any])
 
@@ -87,10 +87,11 @@ def serve(file: Path | None, bind: str | None, workers: int | None) -> None:
     Without a configuration file the provider keys in the environment are used: OPENAI_API_KEY, ANTHROPIC_API_KEY,
     GEMINI_API_KEY and others. SLUICE_KEY is then the key that clients need.
     """
-    config = _need_config(file, {"bind": bind, "workers": workers})
+    source = _source(file, bind=bind, workers=workers)
+    config = _need_config(source)
     from gateway.app import serve as run
 
-    raise SystemExit(run(config))
+    raise SystemExit(run(config, source))
 
 
 @sluice.command(short_help="Try everything on this machine alone.")
@@ -107,10 +108,11 @@ def demo(bind: tuple[str, int], open_page: bool | None) -> None:
 @_config_option
 def check(file: Path | None) -> None:
     """Find every fault of the configuration, or print it with its defaults and its secrets masked."""
-    config = _need_config(file, {})
+    source = _source(file)
+    config = _need_config(source)
     from gateway.config import advice, describe
 
-    click.echo(f"# {_source(file)}\n{describe(config)}", nl=False)
+    click.echo(f"# {source}\n{describe(config)}", nl=False)
     for sentence in advice(config):
         click.echo(f"warning: {sentence}", err=True)
 
@@ -194,23 +196,28 @@ sluice.add_command(
 )
 
 
-def _find_config(file: Path | None, server: dict[str, object]) -> Config | None:
-    """The configuration with the given ``[server]`` values over it; None if there is neither a file nor a key."""
-    from gateway.config import ConfigFaults, from_environment, load
+def _source(file: Path | None, **server: object) -> Source:
+    """Where the configuration is; the given ``[server]`` values go over what it says."""
+    from gateway.config import Source
 
-    overrides = {"server": {name: value for name, value in server.items() if value is not None}}
-    path = _path(file)
+    given = {name: value for name, value in server.items() if value is not None}
+    path = file or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
+    return Source(path=path, overrides={"server": given} if given else {})
+
+
+def _read(source: Source) -> Config | None:
+    """The configuration; None if there is neither a file nor a key. Its faults are printed and end the command."""
+    from gateway.config import ConfigFaults
+
     try:
-        if path is not None:
-            return load(path, environ=os.environ, overrides=overrides)
-        return from_environment(os.environ, overrides=overrides)
+        return source.read(os.environ)
     except ConfigFaults as faults:
-        _print_faults(_source(file), faults)
+        _print_faults(str(source), faults)
         raise click.exceptions.Exit(FAULTY) from None
 
 
-def _need_config(file: Path | None, server: dict[str, object]) -> Config:
-    config = _find_config(file, server)
+def _need_config(source: Source) -> Config:
+    config = _read(source)
     if config is not None:
         return config
     from gateway.config import known_variables
@@ -224,21 +231,12 @@ def _need_config(file: Path | None, server: dict[str, object]) -> Config:
 
 def _any_config(file: Path | None) -> Config:
     """For commands that only need to know the store."""
-    config = _find_config(file, {})
+    config = _read(_source(file))
     if config is not None:
         return config
     from gateway.config import Config
 
     return Config()
-
-
-def _path(file: Path | None) -> Path | None:
-    return file or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
-
-
-def _source(file: Path | None) -> str:
-    path = _path(file)
-    return "provider keys in the environment" if path is None else str(path)
 
 
 def _print_faults(source: str, faults: ConfigFaults) -> None:

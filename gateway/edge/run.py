@@ -21,12 +21,13 @@ from pathlib import Path
 import trio
 
 from gateway import __version__
-from gateway.config import Config, advice
+from gateway.config import Config, Source, advice
+from gateway.current import share_of
 from gateway.edge.http import GatewayApp
 from gateway.edge.serve import BindError, run_workers, serve, until_signal
 from gateway.edge.service import Service
 from gateway.flow.groups import unwrapped
-from gateway.instance import Gateway, share_of
+from gateway.instance import Gateway
 from gateway.observe.log import LogSink
 from gateway.observe.peers import Peers
 
@@ -34,23 +35,31 @@ CANNOT_BIND = 1
 COLLECT_AFTER = (5_000, 20, 50)  # net new containers; then young collections before an older generation's
 
 
-def run(config: Config) -> int:
-    """Serve until a signal ends it; the exit code."""
+def run(config: Config, source: Source | None = None) -> int:
+    """Serve until a signal ends it; the exit code.
+
+    Args:
+        source: Where ``config`` was read, to be read again when it changes.
+    """
     for sentence in advice(config):
         sys.stderr.write(f"warning: {sentence}\n")
     try:
         if config.server.workers == 1:
-            trio.run(partial(run_gateway, Gateway(config)))
+            trio.run(partial(run_gateway, Gateway(config, source=source)))
             return 0
         with tempfile.TemporaryDirectory(prefix="sluice-") as folder:
-            return run_workers(config.server, partial(_run_worker, config, folder))
+            return run_workers(config.server, partial(_run_worker, config, source, folder))
     except BindError as error:
         sys.stderr.write(f"{error}\n")
         return CANNOT_BIND
 
 
-def _run_worker(config: Config, folder: str, sockets: list[socket.socket], index: int, count: int) -> None:
-    gateway = Gateway(share_of(config, index, count), peers=Peers(Path(folder), index))
+def _run_worker(
+    config: Config, source: Source | None, folder: str, sockets: list[socket.socket], index: int, count: int
+) -> None:
+    peers = Peers(Path(folder), index)
+    gateway = Gateway(share_of(config, index, count), source=source, share=(index, count), peers=peers)
+    gateway.catch_up()  # one that is started again works with what the others have come to work with
     trio.run(partial(run_gateway, gateway, sockets, announce=index == 0))
 
 
@@ -62,6 +71,8 @@ async def run_gateway(
     on_listening: Callable[[list[str]], Awaitable[None]] | None = None,
 ) -> None:
     """Serve one gateway in this process until a signal has drained it.
+
+    SIGHUP reloads the configuration; the demo, which has none and no use without its terminal, it drains.
 
     Args:
         sockets: Already listening; None binds ``server.bind``.
@@ -79,7 +90,8 @@ async def run_gateway(
     try:
         with force, unwrapped():
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(until_signal, shutdown, force)
+                hang_up = gateway.ask_reload if gateway.demo is None else shutdown.set
+                nursery.start_soon(until_signal, shutdown, force, hang_up)
                 server = partial(
                     serve,
                     app,

@@ -243,24 +243,30 @@ def _take_up(
     connections.start_soon(connection.run)
 
 
-async def until_signal(shutdown: trio.Event, force: trio.CancelScope) -> None:
-    """Set ``shutdown`` on the first SIGTERM, SIGINT or SIGHUP and cancel ``force`` on the second; runs until cancelled.
+async def until_signal(
+    shutdown: trio.Event, force: trio.CancelScope, on_hangup: Callable[[], object] = _nothing
+) -> None:
+    """Set ``shutdown`` on the first SIGTERM or SIGINT and cancel ``force`` on the second; runs until cancelled.
 
-    A worker process whose supervisor dies drains, too. SIGINT and SIGHUP are left alone where they are ignored: under
-    ``nohup``, and in workers, to whom a terminal sends them although their supervisor tells them. A second SIGHUP
-    forces nothing: a terminal that is closed and its shell both send one.
+    SIGHUP calls ``on_hangup``, each time. It ends nothing, so it is taken where it was ignored, too (under ``nohup``),
+    and from now on in a worker, which was started with it blocked. SIGINT is left alone where it is ignored: in
+    workers, to whom a terminal sends it although their supervisor tells them. A worker process whose supervisor dies
+    drains.
     """
-    signals = [
-        signal.SIGTERM,
-        *(each for each in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(each) is not signal.SIG_IGN),
-    ]
+    signals = [signal.SIGTERM, signal.SIGHUP]
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signals.append(signal.SIGINT)
     parent = parent_process()
     with trio.open_signal_receiver(*signals) as received:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         async with trio.open_nursery() as nursery:
             if parent is not None:
                 nursery.start_soon(_orphaned, parent.sentinel, shutdown)
             async for number in received:
-                if shutdown.is_set() and number != signal.SIGHUP:
+                if number == signal.SIGHUP:
+                    on_hangup()
+                    continue
+                if shutdown.is_set():
                     force.cancel()
                 shutdown.set()
 

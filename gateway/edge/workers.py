@@ -3,17 +3,18 @@
 Processes are spawned, not forked: a fork would copy whatever threads and locks the parent has. They inherit the
 listening sockets (see ``sockets``), so a crashed worker loses its own requests and nothing else.
 
-The supervisor does nothing but wait: for a worker to end, or for a signal. SIGTERM, SIGINT and SIGHUP become SIGTERM to
-the workers, once for each time (the first drains, the second cancels, but a second SIGHUP does nothing: a terminal that
-is closed and its shell both send one). Workers ignore SIGINT and SIGHUP, because a terminal sends them to all. A worker
-that ends unasked is started again, after a pause that doubles from :data:`_PAUSE_S` up to :data:`_MAX_PAUSE_S` while
-workers keep dying young; when that happens :data:`_MAX_EARLY_DEATHS` times in a row, the fault is not a worker's and
-the supervisor gives up with its exit code.
+The supervisor does nothing but wait: for a worker to end, or for a signal. SIGTERM and SIGINT become SIGTERM to the
+workers, once for each time (the first drains, the second cancels); workers ignore SIGINT, because a terminal sends it
+to all. SIGHUP is passed on: each worker reloads its configuration. It is blocked in a worker until that can take it,
+since one that came earlier would end it. A worker that ends unasked is started again, after a pause that doubles from
+:data:`_PAUSE_S` up to :data:`_MAX_PAUSE_S` while workers keep dying young; when that happens :data:`_MAX_EARLY_DEATHS`
+times in a row, the fault is not a worker's and the supervisor gives up with its exit code.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
 import time
@@ -90,7 +91,9 @@ class _Supervisor:
                 with suppress(BlockingIOError):
                     wakeup.recv(4096)
                 while signals:
-                    if signals.pop() != signal.SIGHUP or not self.stopping:
+                    if signals.pop() == signal.SIGHUP:
+                        self._hang_up()
+                    else:
                         self._stop()
                 self._bury()
                 if self.stopping and time.monotonic() > self.kill_at:
@@ -107,7 +110,8 @@ class _Supervisor:
             process = get_context("spawn").Process(
                 target=_work, args=arguments, name=f"sluice-worker-{index}", daemon=True
             )
-            process.start()
+            with _hangups_blocked():
+                process.start()
             self.alive[index] = (process, now)
 
     def _wait_s(self) -> float | None:
@@ -115,6 +119,11 @@ class _Supervisor:
         if self.stopping:
             return max(0.0, self.kill_at - now)
         return max(0.0, min(self.due.values()) - now) if self.due else None
+
+    def _hang_up(self) -> None:
+        for process, _ in self.alive.values():
+            if process.pid is not None and process.exitcode is None:
+                os.kill(process.pid, signal.SIGHUP)
 
     def _stop(self) -> None:
         self.stopping += 1
@@ -129,7 +138,7 @@ class _Supervisor:
             del self.alive[index]
             code = process.exitcode
             process.close()
-            if code in (-signal.SIGTERM, -signal.SIGHUP) and self.stopping:
+            if code == -signal.SIGTERM and self.stopping:
                 continue  # told to end before it had begun
             if self.stopping:
                 self.exit_code = self.exit_code or (128 - code if code < 0 else code)
@@ -157,9 +166,18 @@ class _Supervisor:
 
 
 def _work(target: Target, sockets: list[socket.socket], index: int, count: int) -> None:
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     target(sockets, index, count)
+
+
+@contextmanager
+def _hangups_blocked() -> Iterator[None]:
+    """Processes that are started here begin with SIGHUP blocked; one that comes to us meanwhile is late, not lost."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -169,9 +187,7 @@ def _wakeups() -> Iterator[tuple[socket.socket, list[int]]]:
     reading.setblocking(False)
     writing.setblocking(False)
     signals: list[int] = []
-    numbers = [signal.SIGTERM, signal.SIGINT]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup sets it
-        numbers.append(signal.SIGHUP)
+    numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
     before_fd = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
     before = {number: signal.signal(number, lambda n, _: signals.append(n)) for number in numbers}
     try:

@@ -258,7 +258,8 @@ class Admission:
     def resize(self, *, permits: int, queue: int, max_wait_s: float) -> None:
         """Change the limits. Who runs or waits stays, even beyond lower ones; those take effect as places come free."""
         self.permits, self.queue, self.max_wait_s = permits, queue, max_wait_s
-        self._hand_out(self._clock())
+        if self._waiting:
+            self._hand_out(self._clock())
 
     def _hand_out(self, now: float) -> None:
         while self._waiting and self._in_flight < self.permits:

@@ -12,6 +12,7 @@ Metrics: ``sluice_breaker_state``, ``sluice_target_in_flight``, ``sluice_target_
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -223,44 +224,57 @@ class HealthBook:
         self.rng = rng or random.Random()
         self._providers: dict[str, ProviderHealth] = {}
         self._targets: dict[str, TargetHealth] = {}
+        self._former: dict[str, ProviderHealth] = {}  # only requests that began before the last reload know them
+        self._former_targets: dict[str, TargetHealth] = {}
+        self._reloaded = False
 
     def keep(self, providers: Iterable[Provider]) -> None:
-        """After a reload: forget who is gone or whose settings changed."""
-        settings = {provider.name: provider.settings for provider in providers}
-        for name, known in list(self._providers.items()):
-            if settings.get(name) != known.settings:
-                del self._providers[name]
-        self._targets = {
-            label: health for label, health in self._targets.items() if health.provider in self._providers.values()
+        """After a reload: go on with what is known of providers whose settings stayed, and afresh with the others.
+
+        Requests that began before it still ask the former ones; what is learnt of those stays apart.
+        """
+        before = self._providers
+        self._providers = {}
+        for provider in providers:
+            known = before.get(provider.name)
+            if known is not None and known.settings == provider.settings:
+                known.settings = provider.settings  # equal; :meth:`of` knows its own by identity
+                self._providers[provider.name] = before.pop(provider.name)
+            else:
+                self._providers[provider.name] = _new_provider(provider)
+        self._former, self._reloaded = before, True
+        stays = {id(provider) for provider in self._providers.values()}
+        self._former_targets = {
+            label: health for label, health in self._targets.items() if id(health.provider) not in stays
         }
+        self._targets = {label: health for label, health in self._targets.items() if id(health.provider) in stays}
 
     def of(self, target: Target) -> TargetHealth:
         """The target's health, new if it is not known yet."""
         found = self._targets.get(target.label)
         if found is None or found.provider.settings is not target.provider.settings:
-            found = self._find(target, found)
+            found = self._find(target)
         return found
 
     def provider(self, provider: Provider) -> ProviderHealth:
         """The provider's health, new if it is not known yet."""
-        found = self._providers.get(provider.name)
-        if found is None:
-            settings = provider.settings
-            budget = settings.retry_budget
-            found = self._providers[provider.name] = ProviderHealth(
-                settings=settings,
-                budget=RetryBudget(ratio=budget.ratio, floor=budget.floor, floor_per_s=budget.floor_per_s),
-                keys=KeyPool(len(provider.keys)),
-            )
+        for known in (self._providers.get(provider.name), self._former.get(provider.name)):
+            if known is not None and (known.settings is provider.settings or known.settings == provider.settings):
+                return known
+        book = self._former if self._reloaded else self._providers
+        found = book[provider.name] = _new_provider(provider)
         return found
 
-    def _find(self, target: Target, known: TargetHealth | None) -> TargetHealth:
+    def _find(self, target: Target) -> TargetHealth:
         provider = self.provider(target.provider)
+        is_current = self._providers.get(target.provider.name) is provider
+        targets = self._targets if is_current else self._former_targets
+        known = targets.get(target.label)
         if known is not None and known.provider is provider:
             return known
         settings = provider.settings
         breaker, concurrency = settings.breaker, settings.concurrency
-        found = self._targets[target.label] = TargetHealth(
+        found = targets[target.label] = TargetHealth(
             provider,
             Breaker(
                 consecutive=breaker.consecutive,
@@ -328,7 +342,10 @@ class HealthBook:
         def loads() -> list[float]:
             now = trio.current_time()
             known = ((target, self.of(target)) for target in stage)
-            return [health.latency.load(health.in_flight, now) / target.weight for target, health in known]
+            return [
+                health.latency.load(health.in_flight, now) / target.weight if target.weight else math.inf
+                for target, health in known
+            ]
 
         return [stage[i] for i in balance.order(how, [target.weight for target in stage], loads, self.rng)]
 
@@ -366,6 +383,15 @@ class HealthBook:
             }
             for label, health in self._targets.items()
         ]
+
+
+def _new_provider(provider: Provider) -> ProviderHealth:
+    budget = provider.settings.retry_budget
+    return ProviderHealth(
+        settings=provider.settings,
+        budget=RetryBudget(ratio=budget.ratio, floor=budget.floor, floor_per_s=budget.floor_per_s),
+        keys=KeyPool(len(provider.keys)),
+    )
 
 
 _STATE = {State.CLOSED: 0.0, State.HALF_OPEN: 1.0, State.OPEN: 2.0}

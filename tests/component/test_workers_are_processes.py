@@ -13,7 +13,7 @@ import trio
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.config import Admission, Config
-from gateway.instance import share_of
+from gateway.current import share_of
 from gateway.sim import Behaviour
 from tests.component.served import Served, served
 from tests.component.stage import Heard, chat, hear, request_bytes
