@@ -77,7 +77,9 @@ class LimitRule:
 
     def pool_name(self, period: str) -> str:
         """The name of the pool over all processes. A changed amount goes on with what is used of the old one."""
-        return f"{self.kind}:{self.scope}:{self.owner}" + (f":{self.period}:{period}" if self.kind == "usd" else "")
+        return f"{self.kind}:{self.scope}:{self.owner}" + (
+            f":{self.period or 'total'}:{period}" if self.kind == "usd" else ""
+        )
 
 
 @frozen(kw_only=True, slots=True)
