@@ -17,7 +17,7 @@ from attrs import evolve, frozen
 from gateway.core.errors import RequestError
 from gateway.dialects.anthropic_call import anthropic_call
 from gateway.dialects.call import Call
-from gateway.dialects.json_limits import check_structure
+from gateway.dialects.json_limits import check_structure, count_in
 from gateway.dialects.openai_chat import not_json, wrong_field
 from gateway.dialects.provider import Quirks
 
@@ -74,6 +74,10 @@ class AnthropicRequest:
     user: str | None
     fields: dict[str, msgspec.Raw]
     last_user_text: str
+
+    @property
+    def max_tokens(self) -> int:
+        return count_in(self.fields, "max_tokens")
 
     def messages(self) -> list[dict[str, Any]]:
         """The messages as dictionaries: ``role`` decoded, every other field as the client's own bytes.

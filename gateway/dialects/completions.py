@@ -39,7 +39,7 @@ from gateway.dialects.chat_call import chat_call
 from gateway.dialects.chat_usage import usage_document
 from gateway.dialects.chat_writer import DONE, finish_reason, now_s
 from gateway.dialects.events import Event, Finished, RefusalDelta, Started, TextDelta, Used
-from gateway.dialects.json_limits import check_structure
+from gateway.dialects.json_limits import check_structure, count_in
 from gateway.dialects.openai_chat import error_document, not_json, wrong_field
 from gateway.dialects.provider import ProviderDialect, Quirks
 from gateway.dialects.sse import encode_event
@@ -104,6 +104,10 @@ class CompletionRequest:
     @property
     def last_user_text(self) -> str:
         return last_user_text(self.call().messages)
+
+    @property
+    def max_tokens(self) -> int:
+        return count_in(self.chat, "max_tokens")
 
     def messages(self) -> list[dict[str, Any]]:
         return list(self.asked)

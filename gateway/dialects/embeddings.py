@@ -104,6 +104,10 @@ class EmbeddingRequest:
     def last_user_text(self) -> str:
         return ""
 
+    @property
+    def max_tokens(self) -> int:
+        return 0
+
     def messages(self) -> list[dict[str, Any]]:
         return []
 

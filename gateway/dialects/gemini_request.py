@@ -20,7 +20,7 @@ from attrs import evolve, frozen
 from gateway.core.errors import RequestError
 from gateway.dialects.call import Call
 from gateway.dialects.gemini_call import gemini_call
-from gateway.dialects.json_limits import check_structure
+from gateway.dialects.json_limits import check_structure, count_in
 from gateway.dialects.openai_chat import not_json, wrong_field
 from gateway.dialects.provider import Quirks
 
@@ -83,6 +83,17 @@ class GeminiRequest:
     fields: dict[str, msgspec.Raw]
     last_user_text: str
     user: str | None = None
+
+    @property
+    def max_tokens(self) -> int:
+        config = next(
+            (self.fields[name] for name in ("generationConfig", "generation_config") if name in self.fields), None
+        )
+        try:
+            fields = _fields.decode(config) if config is not None else {}
+        except msgspec.MsgspecError:
+            return 0
+        return self.n * count_in(fields, "maxOutputTokens", "max_output_tokens")
 
     def messages(self) -> list[dict[str, Any]]:
         """The turns as dictionaries: ``role`` decoded, every other field as the client's own bytes."""

@@ -12,8 +12,11 @@ the loop: the worst 16 MB found take a chat request 70 ms and an orchestration, 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from itertools import islice
 from typing import Final
+
+import msgspec
 
 from gateway.core.errors import RequestError
 
@@ -38,3 +41,18 @@ def check_structure(body: bytes) -> None:
 
 def _has_more_fields(body: bytes) -> bool:
     return next(islice(_FIELD.finditer(body), MAX_FIELDS, None), None) is not None
+
+
+_count = msgspec.json.Decoder(int)
+
+
+def count_in(fields: Mapping[str, msgspec.Raw], *names: str) -> int:
+    """The first of these fields that is a whole number above 0; 0 if none is."""
+    for name in names:
+        try:
+            count = _count.decode(fields.get(name, b"0"))
+        except msgspec.MsgspecError:
+            continue
+        if count > 0:
+            return count
+    return 0

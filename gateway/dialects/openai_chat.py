@@ -23,7 +23,7 @@ from gateway.dialects.call import Call
 from gateway.dialects.chat_call import chat_call
 from gateway.dialects.chat_stream import ChatStream, read_answer
 from gateway.dialects.chat_writer import ChatWriter, new_id, now_s, write_chat
-from gateway.dialects.json_limits import check_structure
+from gateway.dialects.json_limits import check_structure, count_in
 from gateway.dialects.kept import Kept
 from gateway.dialects.provider import ProviderDialect, Quirks
 from gateway.dialects.sse import encode_event
@@ -89,6 +89,10 @@ class ChatRequest:
     user: str | None
     fields: dict[str, msgspec.Raw]
     last_user_text: str
+
+    @property
+    def max_tokens(self) -> int:
+        return self.n * count_in(self.fields, "max_completion_tokens", "max_tokens")
 
     def messages(self) -> list[dict[str, Any]]:
         """The messages as dictionaries: ``role`` decoded, every other field as the client's own bytes.

@@ -121,13 +121,10 @@ class PassedStream(_Watched):
         super().__init__(reader, keep=keep, choices=choices)
         self._closing = closing
         self._splitter = EventSplitter()
-        self._held = b""
+        self._held = self._tail = b""
 
     def feed(self, data: bytes) -> bytes:
-        block = self._splitter.feed(data)
-        self.notice(self._reader.feed(data))
-        if self.error is not None:
-            return b""  # the client hears of it in our words
+        block = self._look_at(self._splitter.feed(data))
         if self._given:
             return block
         self._held += block
@@ -135,15 +132,30 @@ class PassedStream(_Watched):
             raise EventTooLong(f"no content within {MAX_HELD_BYTES} bytes of the stream")
         return b""
 
+    def _look_at(self, block: bytes) -> bytes:
+        """Learn from whole events; give back what stands before an error, which the client hears of in our words."""
+        end = 0
+        while end < len(block):
+            start, end = end, block.index(b"\n\n", end) + 2
+            self.notice(self._reader.feed(block[start:end]))
+            if self.error is not None:
+                return block[:start]
+        return block
+
     def first(self) -> bytes:
         held, self._held, self._given = self._held, b"", True
         return held
 
     def eof(self) -> None:
-        self.notice(self._reader.end())
+        """The last event may lack nothing but its blank line; then it counts, and the client gets it."""
+        rest, malformed = self._splitter.rest.strip(b"\n"), self.malformed
+        if rest:
+            block = self._look_at(rest + b"\n\n")
+            self._tail = block if self.malformed == malformed else b""
 
     def end(self, usage: Usage | None) -> bytes:
-        return b"" if self.done else self._closing
+        tail, self._tail = self._tail, b""
+        return tail if self.done else tail + self._closing
 
 
 class TranslatedStream(_Watched):
@@ -163,8 +175,8 @@ class TranslatedStream(_Watched):
     def feed(self, data: bytes) -> bytes:
         events = self.fresh(self._reader.feed(data))
         self.notice(events)
-        if self.error is not None:
-            return b""
+        if self.error is not None:  # the client hears of it in our words, and has what was said before it
+            events = [event for event in events if not isinstance(event, Failed)]
         if self._given:
             return self._writer.write(events)
         self._held += events

@@ -73,8 +73,6 @@ class ResponsesReader:
         except (msgspec.MsgspecError, ValueError, RecursionError):
             self.malformed += 1
             return
-        if type(event.sequence_number) is int:
-            self.sequence_number = event.sequence_number
         kind = text_of(event.type)
         if kind in _LAST:
             self._finish(kind, event, events)
@@ -86,6 +84,8 @@ class ResponsesReader:
             self._start(_decoded(event.response), events)
         else:
             self._items.read(kind, event, events)
+        if type(event.sequence_number) is int and not self._failed:  # an error's is for the event that tells of it
+            self.sequence_number = event.sequence_number
 
     def _start(self, response: dict[str, Any], events: list[Event]) -> None:
         if self._started or not response:

@@ -25,7 +25,7 @@ from attrs import Factory, evolve, frozen
 
 from gateway.core.errors import RequestError
 from gateway.dialects.call import Call
-from gateway.dialects.json_limits import check_structure
+from gateway.dialects.json_limits import check_structure, count_in
 from gateway.dialects.openai_chat import not_json, wrong_field
 from gateway.dialects.provider import Quirks
 from gateway.dialects.responses_call import responses_call
@@ -104,6 +104,10 @@ class ResponsesRequest:
     asked: msgspec.Raw
     last_user_text: str
     kept: Mapping[str, tuple[KeptResponse, ...]] = Factory(dict)
+
+    @property
+    def max_tokens(self) -> int:
+        return count_in(self.fields, "max_output_tokens")
 
     def messages(self) -> list[dict[str, Any]]:
         """The items as dictionaries: ``role`` decoded, every other field as the client's own bytes.

@@ -50,6 +50,10 @@ class Request(Protocol):
     def user(self) -> str | None: ...
     @property
     def last_user_text(self) -> str: ...
+    @property
+    def max_tokens(self) -> int:
+        """The most tokens that all its answers together may have; 0 if the client did not say."""
+        ...
 
     def messages(self) -> list[dict[str, Any]]:
         """The messages, each with its ``role``; every other field is the request's own business."""
