@@ -120,7 +120,10 @@ def _parts(content: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
 
 def _tools(body: Mapping[str, Any]) -> tuple[tuple[Tool, ...], str | None]:
     tools: list[Tool] = []
-    for index, group in enumerate(body.get("tools") or []):
+    groups = body.get("tools")
+    if groups is not None and not isinstance(groups, list):
+        raise _fault("tools", f"should be an array, but is {kind_of(groups)}")
+    for index, group in enumerate(groups or []):
         declared = _get(group, "functionDeclarations") if isinstance(group, dict) else None
         for one in declared if isinstance(declared, list) else ():
             if not isinstance(one, dict) or not isinstance(one.get("name"), str):

@@ -186,6 +186,7 @@ async def test_faults_of_the_stream_are_in_googles_words(plain: httpx.AsyncClien
         ({"contents": [{"role": "user"}]}, "* GenerateContentRequest.contents[0].parts: should be an array"),
         ({**BODY, "generationConfig": {"maxOutputTokens": 0}}, "* GenerateContentRequest.maxOutputTokens: should be"),
         ({**BODY, "tools": [{"functionDeclarations": [{}]}]}, "* GenerateContentRequest.tools[0].function_decl"),
+        ({**BODY, "tools": True}, "* GenerateContentRequest.tools: should be an array, but is a boolean"),
         ({**BODY, "toolConfig": {"functionCallingConfig": {"mode": "ANY"}}}, "* GenerateContentRequest.tool_config:"),
     ],
 )
