@@ -39,6 +39,7 @@ def check(config: Config, fault: FaultSink) -> None:
     for path, assistant in _each(config, "assistant"):
         _check_assistant(config, assistant, path, fault)
     _check_keys(config, fault)
+    _check_prices(config, fault)
     issuers = list(_each(config, "issuer"))
     check_identity(_each(config, "team"), _names(config, "organisation"), issuers, fault)
 
@@ -60,6 +61,18 @@ def _names(config: Config, *tables: str) -> list[str] | None:
     if any(array is HOLE or any(one is HOLE or one.name is HOLE for one in array) for array in arrays):
         return None
     return [str(one.name) for array in arrays for one in array]
+
+
+def _check_prices(config: Config, fault: FaultSink) -> None:
+    names = _names(config, "provider")
+    if config.prices is HOLE or names is None:
+        return
+    for target in config.prices:
+        provider, slash, model = target.partition("/")
+        if not slash or not model:
+            fault(join("prices", target), 'expected the provider and its model, as in [prices."openai/gpt-4o-mini"]')
+        elif provider not in names:
+            fault(join("prices", target), f"no provider is called {shown(provider)}{suggest(provider, names)}")
 
 
 # --- [server] -------------------------------------------------------------------------------------------------------

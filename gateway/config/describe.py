@@ -64,6 +64,8 @@ def _inline(value: Any, name: str) -> str:
     if isinstance(value, tuple):
         return "[" + ", ".join(_inline(one, name) for one in value) + "]"
     if isinstance(value, dict):
+        if any(attrs.has(type(one)) for one in value.values()):
+            return "{ " + ", ".join(f"{quote_key(key)} = {_inline(one, name)}" for key, one in value.items()) + " }"
         masked = (f"{quote_key(key)} = {_string(MASK)}" for key in value)
         return "{ " + ", ".join(masked) + " }" if value else "{}"
     if isinstance(value, Secret):

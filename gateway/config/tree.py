@@ -19,6 +19,7 @@ Priority = Literal["high", "normal", "low"]
 Dialect = Literal["openai", "openai-responses", "anthropic", "gemini", "azure", "bedrock"]
 MASK = "***"
 _PASSWORD = re.compile(r"(?<=://)([^@/?#]*?):[^@/?#]*@")
+_USD: Mapping[str, float] = {"least": 0.0, "most": 1_000_000.0}
 _FIXED_QUERY_VALUE = re.compile(r"(?<==)[^&#{}]+(?=[&#]|$)")
 
 
@@ -121,6 +122,27 @@ class Store:
 
     url: str = field(default="sqlite:///sluice.db", repr=lambda url: repr(mask_query(url)))  # or postgresql://…
     local_url: str = "sqlite:///sluice.db"  # with PostgreSQL: documents, profiles and conversations of this machine
+
+
+@frozen(kw_only=True)
+class Ledger:
+    """``[ledger]``: one entry per request in the store, whatever its end."""
+
+    retention_days: int = 400
+    flush_s: float = field(default=0.5, metadata={"most": 60})  # what a killed process loses at most
+    queue: int = 10_000  # entries in memory, of each process; beyond it they are spilled
+    spill_dir: str = "sluice-ledger"  # entries wait there while the store is away
+    spill_max_bytes: int = 1_073_741_824  # of each process; beyond it entries are lost, and counted
+
+
+@frozen(kw_only=True)
+class Price:
+    """``[prices."provider/model"]``: what is paid, where it is not what genai-prices says. In USD per 10^6 tokens."""
+
+    input_usd_per_mtok: float = field(metadata=_USD)
+    output_usd_per_mtok: float = field(metadata=_USD)  # reasoning is output
+    cached_usd_per_mtok: float | None = field(default=None, metadata=_USD)  # None: as input
+    cache_write_usd_per_mtok: float | None = field(default=None, metadata=_USD)
 
 
 @frozen(kw_only=True)
@@ -465,6 +487,8 @@ class Config:
     team: tuple[Team, ...] = ()
     organisation: tuple[Organisation, ...] = ()
     issuer: tuple[Issuer, ...] = ()
+    ledger: Ledger = field(factory=Ledger)
+    prices: dict[str, Price] = field(factory=dict)  # by "provider/model", as the provider knows the model
 
     def find_model(self, asked: str) -> tuple[Model, str] | None:
         """The model a client means and what its ``*`` stands for; the exact name wins, then the longest prefix.

@@ -105,6 +105,8 @@ class Record:
 
     Attributes:
         request_id: Ours, or the client's own if it was a sane one.
+        key_id, team, org: Of the key that was used, "" without one; ``principal`` is its name.
+        max_tokens: The most that the client lets the answer have; 0 if it does not say.
         endpoint: Path of the endpoint, a bounded set.
         received_at: When its headers were complete.
         model: What the client asked for; "" until the body was read.
@@ -125,11 +127,15 @@ class Record:
     endpoint: str
     received_at: float
     principal: str = "anonymous"
+    key_id: str = ""
+    team: str = ""
+    org: str = ""
     priority: str = "normal"
     phase: Phase = Phase.ENTRY
     model: str = ""
     assistant: str = ""
     stream: bool = False
+    max_tokens: int = 0
     target: str = ""
     target_label: str = ""
     attempts: list[AttemptFact] = field(factory=list)
