@@ -55,7 +55,7 @@ class PassedArray(PassedStream):
         return self._elements(super().first())
 
     def end(self, usage: Usage | None) -> bytes:
-        return self._frame.end()
+        return self._elements(super().end(usage)) + self._frame.end()
 
     def _elements(self, block: bytes) -> bytes:
         found = (event_data(event) for event in split_events(block))

@@ -113,6 +113,13 @@ class _Watched:
         if self._keep:
             self._keep = take_in(self._answer, events, MAX_KEPT_CHARS)
 
+    def notice_last(self, events: list[Event]) -> None:
+        """Learn from what the bytes ended with. The client gets it only at the end of a whole answer, so of one that is
+        not, it is no part that somebody else could go on behind."""
+        keep, self._keep = self._keep, False
+        self.notice(events)
+        self._keep = keep and (not self.finished or take_in(self._answer, events, MAX_KEPT_CHARS))
+
 
 class PassedStream(_Watched):
     """The provider's own bytes, event by event, for a client of the same dialect (server-sent events)."""
@@ -150,8 +157,9 @@ class PassedStream(_Watched):
         """The last event may lack nothing but its blank line; then it counts, and the client gets it."""
         rest, malformed = self._splitter.rest.strip(b"\n"), self.malformed
         if rest:
-            block = self._look_at(rest + b"\n\n")
-            self._tail = block if self.malformed == malformed else b""
+            self.notice_last(self._reader.feed(rest + b"\n\n"))
+            understood = self.malformed == malformed and self.error is None
+            self._tail = rest + b"\n\n" if understood else b""
 
     def end(self, usage: Usage | None) -> bytes:
         tail, self._tail = self._tail, b""
@@ -195,7 +203,7 @@ class TranslatedStream(_Watched):
 
     def eof(self) -> None:
         self._tail = self.fresh(self._reader.end())
-        self.notice(self._tail)
+        self.notice_last(self._tail)
 
     def end(self, usage: Usage | None) -> bytes:
         tail, self._tail = self._tail, []
