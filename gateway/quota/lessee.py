@@ -29,6 +29,7 @@ from gateway.quota.meter import Meter
 
 REPORT_S = 0.1
 LEAST_GAP_S = 0.01
+LATE_S = 0.1  # a round that takes longer is waited for by nobody whose limit seemed used up
 ROUND_S = 1.0  # what a round may take
 LEAVE_S = 2.0
 CLAIMS_PER_ROUND = 500
@@ -75,6 +76,7 @@ class Lessee:
         self._active: dict[Meter, None] = {}
         self._something, self._urgent = trio.Event(), trio.Event()
         self._rounds = self._failures = self._lapses = self._in_a_row = 0
+        self._sent_at = math.inf  # of the round that is under way
         self.valid_until = math.inf  # of the slices in hand; none before the first round
         self.is_away = False
         self.holders = 1
@@ -93,6 +95,10 @@ class Lessee:
     def wake(self) -> None:
         self._something.set()
         self._urgent.set()
+
+    def is_late(self, now: float) -> bool:
+        """Whether the keeper takes long to answer."""
+        return now > self._sent_at + LATE_S
 
     def lapse(self, meters: Iterable[Meter]) -> None:
         """The lease is over: every slice is void, and a new holder begins."""
@@ -130,15 +136,16 @@ class Lessee:
 
     async def _settle(self, active: list[Meter], meters: Callable[[], Iterable[Meter]]) -> bool:
         sent_at, holder = trio.current_time(), self._holder
-        claims = [meter.claim(min(sent_at - meter.touched_at, self._lease_s)) for meter in active]
-        for meter in active:
-            meter.touched_at = sent_at
+        claims = [meter.claim(sent_at) for meter in active]
+        self._sent_at = sent_at
         try:
             with trio.fail_after(ROUND_S):
                 granted = await self._backend.settle(holder, self._lease_s, claims, new=self._is_new)
         except Exception as error:
             self._failed(error)
             return False
+        finally:
+            self._sent_at = math.inf
         if holder != self._holder:  # the lease ran out while this was under way
             return False
         if granted is None:

@@ -30,6 +30,8 @@ CAP_SHARE = 8
 KEEP_SHARE = 128
 TRIFLE_SHARE = 1_000  # demand for less is none
 BELIEVED_S = 0.5  # for how long "nothing is left" is believed; while somebody asks, the keeper is asked before that
+HOPED_S = 0.5  # for how long what a request needed stays in hand: it may be waiting for another limit, too
+LONGEST_S = 10.0
 
 
 class Verdict(enum.Enum):
@@ -45,9 +47,10 @@ class Meter:
     """See the module. Everything is sync; ``lessee`` carries it to the keeper and back."""
 
     __slots__ = (
-        "active", "amount", "avail", "away", "believed_until", "cap", "epoch", "fallback", "granted", "keep", "lessee",
-        "low", "name", "need", "rate", "refused", "remaining", "reserved", "reset_at", "returned", "rule",
-        "smallest_need", "taken", "told", "touched_at", "trifle", "used", "wanted", "window_s",
+        "active", "amount", "avail", "away", "believed_until", "cap", "epoch", "fallback", "granted", "hoped",
+        "hoped_until", "keep", "lessee", "low", "name", "need", "rate", "refused", "remaining", "reserved",
+        "reset_at", "returned", "rule", "smallest_need", "taken", "told", "touched_at", "trifle", "used", "wanted",
+        "window_s",
     )  # fmt: skip
 
     def __init__(self, rule: LimitRule, name: str, lessee: Lessee) -> None:
@@ -60,7 +63,8 @@ class Meter:
         self.taken = self.need = self.smallest_need = 0  # since the last round
         self.rate = 0.0  # units a second, lately
         self.remaining = rule.amount  # in the pool, as last told
-        self.reset_at = self.believed_until = -math.inf
+        self.reset_at = self.believed_until = self.hoped_until = -math.inf
+        self.hoped = 0
         self.touched_at = -math.inf
         self.active = False
         self.refused = self.away = 0  # so far: requests refused; requests decided without the keeper
@@ -86,7 +90,7 @@ class Meter:
         self.smallest_need = min(self.smallest_need, units) if self.smallest_need else units
         if self.lessee.is_away:
             return self._alone(units, now)
-        if now < self.believed_until and self.avail + self.remaining < units:
+        if self.avail + self.remaining < units and (now < self.believed_until or self.lessee.is_late(now)):
             return Verdict.EXHAUSTED
         self.lessee.wake()
         return Verdict.WAIT
@@ -139,12 +143,16 @@ class Meter:
 
     # ── rounds ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def claim(self, since_s: float) -> Claim:
-        """What to tell the keeper, ``since_s`` seconds after the last round; gives back what is too much in hand."""
+    def claim(self, now: float) -> Claim:
+        """What to tell the keeper; gives back what is too much in hand."""
+        since_s = min(now - self.touched_at, LONGEST_S)
+        self.touched_at = now
         demand = self.taken / since_s if since_s > 0 else 0.0
         self.rate = min(max(demand, self.rate * math.exp(-since_s / FORGET_S)), self.cap / COVER_S)
         cover = math.ceil(self.rate * COVER_S) if self.rate * COVER_S > self.trifle else 0
-        self.wanted = max(cover, self.keep, self.need)
+        if self.need:
+            self.hoped, self.hoped_until = self.need, now + HOPED_S
+        self.wanted = max(cover, self.keep, self.hoped if now < self.hoped_until else 0)
         if self.avail > self.wanted + self.wanted // 4:
             self.returned += self.avail - self.wanted
             self.avail = self.wanted
@@ -180,6 +188,7 @@ class Meter:
             and self.avail <= self.keep
             and not self.taken
             and not self.need
+            and self.touched_at >= self.hoped_until
             and (self.used, self.returned) == (claim.used, claim.returned)
         )
 

@@ -15,11 +15,13 @@ from collections.abc import Iterable
 
 from gateway.core.errors import Rejected
 from gateway.core.limits import NEVER, LimitRule
+from gateway.policy.lease import SLOTS
 from gateway.quota.meter import Meter, Verdict
 
 WAIT_RETRY_S = 0.1
 AWAY_RETRY_S = 1.0
 _LEAST_RETRY_S = 0.1
+_TELLING_S = 0.3  # until the keeper has been told, and asked again
 _OWNERS = {"key": "key", "team": "team", "org": "organisation", "model": "model"}
 _REQUESTS, _TOKENS = ("rpm", "rpd"), ("tpm", "tpd")
 
@@ -62,7 +64,10 @@ def refusal(meter: Meter, units: int, verdict: Verdict, now: float, wall_s: floa
     elif rule.kind == "concurrent":
         text, retry_after_s = "so many are running", AWAY_RETRY_S
     else:
-        retry_after_s = max(meter.reset_at - now, _LEAST_RETRY_S)
+        back_at = meter.reset_at
+        if back_at <= now and meter.used > meter.told:  # what was used just now comes back a window later
+            back_at = now + meter.window_s * (1 + 1 / SLOTS) + _TELLING_S
+        retry_after_s = max(back_at - now, _LEAST_RETRY_S)
         text = f"that is used up (this request: {units}); retry after {retry_after_s:.1f} s"
     may_wait = verdict is Verdict.WAIT
     return Refusal(code, 429, f"{limit}; {text}", rule=rule, retry_after_s=retry_after_s, may_wait=may_wait)

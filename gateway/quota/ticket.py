@@ -87,12 +87,17 @@ class Ticket:
         plan, model = self._plan, quota.plan(model_rules)
         gates = model.gates if self._owed is None else [*self._owed, *model.gates]
         of_tokens, of_money = (*plan.tokens, *model.tokens), (*plan.money, *model.money)
+        waits: tuple[Meter, int] | None = None
         for meters, units in ((gates, 1), (of_tokens, tokens), (of_money, micro_usd)):
             for meter in meters:
                 if meter.avail < units:
                     verdict = meter.short(units, now)
-                    if verdict is not Verdict.OWE:
+                    if verdict is Verdict.WAIT:
+                        waits = waits or (meter, units)  # go on: what else is missing is asked for in the same round
+                    elif verdict is not Verdict.OWE:
                         return refusal(meter, units, verdict, now, quota.wall())
+        if waits is not None:
+            return refusal(*waits, Verdict.WAIT, now, quota.wall())
         self._owed, self._model = None, model
         for meter in gates:
             self._pass_gate(meter)

@@ -1,0 +1,128 @@
+"""Limits over real processes and a real keeper: never exceeded, nearly all usable, nobody waits, crashes are healed."""
+
+import os
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+WORKER = Path(__file__).with_name("limits_worker.py")
+ROOT = WORKER.parents[2]
+
+
+class Worker:
+    """A process of ``limits_worker.py``."""
+
+    def __init__(self, *arguments):
+        self.process = subprocess.Popen(
+            [sys.executable, str(WORKER), *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+
+    def ready(self):
+        assert self.process.stdout.readline() == "ready\n"
+
+    def line(self):
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+    def end(self):
+        """Let it give back what it has; what it was told, as ``(passed, asked_at, waited_s)``."""
+        self.line()
+        out, _ = self.process.communicate(timeout=20)
+        rows = [line.split() for line in out.splitlines() if line.count(" ") == 2]
+        return [(answer == "yes", float(at), float(waited_s)) for answer, at, waited_s in rows]
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+        self.process.stdin.close()
+
+
+@contextmanager
+def workers(count, *arguments):
+    with ExitStack() as stack:
+        all_of_them = [Worker(*arguments) for _ in range(count)]
+        for worker in all_of_them:
+            stack.callback(worker.kill)
+        for worker in all_of_them:
+            worker.ready()
+        for worker in all_of_them:
+            worker.line()
+        yield all_of_them
+
+
+def url_of(kind, request, tmp_path):
+    return (
+        str(tmp_path / "sluice.db")
+        if kind == "sqlite"
+        else request.getfixturevalue({"postgresql": "postgres"}.get(kind, kind)).new_database()
+    )
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "redis"])
+def test_four_processes_never_pass_more_than_the_limit_and_use_nearly_all_of_it(kind, request, tmp_path):
+    limit, window_s = 120, 6.0
+    with workers(4, kind, url_of(kind, request, tmp_path), "rpm", limit, window_s, 6.0, 5.0, 0.0) as four:
+        began = time.monotonic()
+        time.sleep(2 * window_s + 0.5)
+        told = [row for worker in four for row in worker.end()]
+    times = sorted(at for passed, at, _ in told if passed)
+    most = max(sum(1 for at in times if begin <= at < begin + window_s) for begin in times)
+    assert most <= limit
+    assert len([at for at in times if began + window_s < at <= began + 2 * window_s]) >= 0.95 * limit
+
+
+def test_a_second_without_redis_delays_and_refuses_nobody(redis):
+    with workers(2, "redis", redis.new_database(), "rpm", 600, 10.0, 20.0, 5.0, 0.0) as two:
+        time.sleep(2.0)
+        cut_at = time.monotonic()
+        redis.pause()
+        try:
+            time.sleep(1.0)
+        finally:
+            redis.resume()
+        time.sleep(0.5)
+        told = [row for worker in two for row in worker.end()]
+    during = [row for row in told if cut_at <= row[1] < cut_at + 1.0]
+    assert len(during) >= 30
+    assert all(passed for passed, _, _ in during)
+    assert max(waited_s for _, _, waited_s in during) < 0.05
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql", "redis"])
+def test_what_a_killed_process_held_is_free_when_its_lease_is_over(kind, request, tmp_path):
+    url = url_of(kind, request, tmp_path)
+    with workers(1, kind, url, "concurrent", 10, 0, 50.0, 1.5, 60.0) as (first,):
+        time.sleep(1.0)  # by now it holds all ten
+        with workers(1, kind, url, "concurrent", 10, 0, 50.0, 1.5, 60.0) as (second,):
+            first.kill()
+            killed_at = time.monotonic()
+            time.sleep(3.0)
+            told = second.end()
+    passed_at = [at for passed, at, _ in told if passed]
+    assert len(passed_at) == 10
+    assert killed_at + 0.5 < passed_at[0] < killed_at + 2.5
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql", "redis"])
+def test_processes_that_are_killed_again_and_again_never_overspend_a_budget(kind, request, tmp_path):
+    url, passed = url_of(kind, request, tmp_path), 0
+    for _ in range(2):
+        with workers(3, kind, url, "usd", 200, 0, 200.0, 1.0, 0.0) as three:
+            time.sleep(0.3)
+            for worker in three[:2]:
+                worker.process.kill()
+            for worker in three:
+                if worker is three[2]:
+                    passed += sum(ok for ok, _, _ in worker.end())
+                else:
+                    passed += worker.process.stdout.read().count("yes")
+    assert 0 < passed <= 200

@@ -1,0 +1,148 @@
+"""A request's ticket: reserves an estimate, settles what was used, once, and leaves nothing behind."""
+
+import trio
+from limits_stage import processes
+
+from gateway.core.limits import LimitRule
+from gateway.quota.refusals import Refusal
+
+
+def rule(kind, amount, **more):
+    return LimitRule(scope="key", owner="dev", kind=kind, amount=amount, **more)
+
+
+RULES = (
+    rule("rpm", 1_000),
+    rule("concurrent", 1_000),
+    rule("tpm", 100_000),
+    rule("usd", 1_000_000, period="month"),
+)
+MODEL = (LimitRule(scope="model", owner="chat", kind="rpm", amount=500),)
+
+
+async def open_ticket(process, rules=RULES, tokens=1_000, micro_usd=500, model=MODEL):
+    ticket = process.quota.enter(rules, trio.current_time())
+    assert not isinstance(ticket, Refusal)
+    assert await ticket.reserve_soon(model, tokens, micro_usd) is None
+    return ticket
+
+
+async def used(process):
+    """Units used of each limit, by kind and owner, when all is told."""
+    await trio.sleep(10.0)
+    return {
+        (limit.rule.kind, limit.rule.owner): limit.rule.amount - limit.left - limit.reserved
+        for limit in process.quota.statistics()
+    }
+
+
+async def test_the_real_usage_counts_and_not_the_estimate(autojump_clock):
+    async with processes(1) as (process,):
+        ticket = await open_ticket(process)
+        ticket.settle(300, 120, trio.current_time())
+        ticket.settle(9_999, 9_999, trio.current_time())
+        ticket.abandon()
+        assert await used(process) == {
+            ("rpm", "dev"): 1, ("concurrent", "dev"): 0, ("tpm", "dev"): 300, ("usd", "dev"): 120, ("rpm", "chat"): 1,
+        }  # fmt: skip
+
+
+async def test_more_than_the_estimate_counts_as_well(autojump_clock):
+    async with processes(1) as (process,):
+        (await open_ticket(process)).settle(3_000, 1_200, trio.current_time())
+        found = await used(process)
+        assert (found["tpm", "dev"], found["usd", "dev"]) == (3_000, 1_200)
+
+
+async def test_an_abandoned_request_stays_counted_and_nothing_else(autojump_clock):
+    async with processes(1) as (process,):
+        (await open_ticket(process)).abandon()
+        found = await used(process)
+        assert (found["rpm", "dev"], found["tpm", "dev"], found["usd", "dev"], found["concurrent", "dev"]) == (
+            1,
+            0,
+            0,
+            0,
+        )
+
+
+async def test_a_refused_reservation_takes_nothing(autojump_clock):
+    async with processes(1) as (process,):
+        (await open_ticket(process)).abandon()
+        before = await used(process)
+        ticket = process.quota.enter(RULES, trio.current_time())
+        refused = await ticket.reserve_soon(MODEL, 10, 2_000_000)
+        assert refused.code == "budget_exhausted"
+        assert "key 'dev' may spend 1.00 USD a month; this request alone may take 2.00 USD" in refused.public_message
+        ticket.abandon()
+        found = await used(process)
+        assert found == before | {("rpm", "dev"): 2}
+
+
+async def test_refusals_say_which_limit_of_whom_and_when(autojump_clock):
+    async with processes(1) as (process,):
+        team = (LimitRule(scope="team", owner="blue", kind="rpm", amount=2),)
+        assert await process.ask(team) is None
+        assert await process.ask(team) is None
+        refused = await process.ask(team)
+        assert (refused.code, refused.http_status) == ("rate_limited", 429)
+        assert refused.public_message.startswith("team 'blue' may make 2 requests a minute (rpm); that is used up")
+        assert 55 < refused.retry_after_s < 63
+        await trio.sleep(refused.retry_after_s)
+        assert await process.ask(team) is None
+
+
+async def test_a_budget_begins_anew_with_its_period(autojump_clock):
+    wall = lambda: 86_400 * 31 - 3.0 + trio.current_time()  # noqa: E731  three seconds before 1970-02-01
+    rules = (rule("usd", 100, period="month"),)
+    async with processes(1, wall=lambda: wall() - began) as (process,):
+        began = trio.current_time()
+        assert await process.ask(rules, micro_usd=100) is None
+        refused = await process.ask(rules, micro_usd=1)
+        assert "begins anew at 1970-02-01T00:00:00Z" in refused.public_message
+        assert 2 < refused.retry_after_s <= 3
+        await trio.sleep(3.0)
+        assert await process.ask(rules, micro_usd=100) is None
+
+
+async def test_a_stream_ends_only_when_its_limit_has_no_more_and_says_so(autojump_clock):
+    async with processes(1) as (process,):
+        stops = (rule("usd", 1_000, period="day", stop_streams=True),)
+        ticket = await open_ticket(process, stops, 0, 600, ())
+        assert not ticket.exhausted(0, 600)
+        for spent in range(610, 1_000, 10):  # more is set aside as long as there is some
+            assert not ticket.exhausted(0, spent)
+            await trio.sleep(0.05)
+        ticket.exhausted(0, 1_010)
+        await trio.sleep(0.2)
+        assert ticket.exhausted(0, 1_010)
+        goes_on = (LimitRule(scope="key", owner="other", kind="usd", amount=1_000, period="day"),)
+        other = await open_ticket(process, goes_on, 0, 600, ())
+        assert not other.exhausted(0, 5_000)
+        ticket.settle(0, 1_010, trio.current_time())
+        other.settle(0, 5_000, trio.current_time())
+
+
+async def test_a_soft_limit_warns_and_refuses_nobody(autojump_clock):
+    async with processes(1) as (process,):
+        soft = (rule("rpm", 2, hard=False),)
+        for _ in range(5):
+            assert await process.ask(soft) is None
+        ticket = await open_ticket(process, soft, 0, 0, ())
+        assert ticket.warnings() == ["key 'dev' may make 2 requests a minute (rpm); that is exceeded"]
+        ticket.settle(0, 0, trio.current_time())
+
+
+async def test_headers_tell_what_is_left(autojump_clock):
+    async with processes(1) as (process,):
+        ticket = await open_ticket(process)
+        await trio.sleep(1.0)
+        headers = dict(ticket.headers())
+        assert headers[b"x-ratelimit-limit-requests"] == b"1000"
+        assert headers[b"x-ratelimit-remaining-requests"] == b"999"
+        assert headers[b"x-ratelimit-limit-tokens"] == b"100000"
+        assert headers[b"x-ratelimit-remaining-tokens"] == b"99000"
+        assert headers[b"x-ratelimit-reset-requests"].endswith(b"s")
+        assert headers[b"ratelimit-policy"] == b'"key-rpm";q=1000;w=60, "key-tpm";q=100000;w=60'
+        assert headers[b"ratelimit"].startswith(b'"key-rpm";r=999;t=')
+        ticket.abandon()
