@@ -53,7 +53,7 @@ def _tables(path: str, value: Any) -> Iterator[str]:
 
 
 def _is_array_of_tables(value: Any) -> bool:
-    return isinstance(value, tuple) and bool(value) and attrs.has(type(value[0]))
+    return isinstance(value, tuple) and bool(value) and attrs.has(type(value[0])) and not isinstance(value[0], Secret)
 
 
 def _inline(value: Any, name: str) -> str:
@@ -122,7 +122,7 @@ def _provider_advice(provider: Provider, path: str, *, used: bool) -> Iterator[s
     parts = urlsplit(provider.base_url)
     # The port does not matter to the question, but an address has one.
     local = parse_address(f"{host_in_url(parts)}:80").is_loopback
-    if provider.api_key is None and not provider.headers and not local:
+    if not provider.keys and provider.access_key_id is None and not provider.headers and not local:
         yield f"{path}.api_key: not set, and no headers either; the provider will probably refuse every request"
     if parts.scheme == "http" and not local:
         yield f"{path}.base_url: http, not https; its key and every prompt travel unencrypted"

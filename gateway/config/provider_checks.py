@@ -136,6 +136,8 @@ def _check_bedrock(provider: Provider, path: str, fault: FaultSink) -> None:
         fault(f"{path}.{missing[0]}", "is missing; access_key_id and secret_access_key belong together")
     if len(missing) == 2 and _given(provider.session_token):
         fault(f"{path}.session_token", "belongs to access_key_id and secret_access_key, which are missing")
+    if provider.passthrough not in (HOLE, ()) and not with_key:
+        fault(f"{path}.passthrough", "needs an api_key: what is passed through cannot be signed with access_key_id")
     if len(missing) < 2 and _given(provider.api_key):
         fault(f"{path}.api_key", "is one way to sign in, access_key_id the other; remove one of them")
 

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from gateway import __version__
 from gateway.cli import sluice
-from gateway.config import KNOWN_PROVIDERS, Config
+from gateway.config import Config, known_variables
 from gateway.sim import Behaviour
 
 Run = Callable[..., Result]
@@ -38,7 +38,7 @@ targets = [{ provider = "openai", model = "gpt-4o-mini" }]
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs a command in an empty folder with no provider key in the environment."""
     monkeypatch.chdir(tmp_path)
-    for name in ("SLUICE_CONFIG", "SLUICE_KEY", "SLUICE_SIM_KEY", *(known.variable for known in KNOWN_PROVIDERS)):
+    for name in ("SLUICE_CONFIG", "SLUICE_KEY", "SLUICE_SIM_KEY", *known_variables()):
         monkeypatch.delenv(name, raising=False)
 
     def invoke(*arguments: str, **environ: str) -> Result:
@@ -122,7 +122,7 @@ def test_serve_takes_the_file_of_the_folder_and_the_options_over_it(run: Run, ta
     Path("sluice.toml").write_text(CONFIG)
     result = run("serve", "--bind", "[::1]:80", "--workers", "3", MY_KEY="k", OPENAI_API_KEY="not used")
     assert result.exit_code == 7
-    [((config,), _)] = taken
+    [((config, _source), _)] = taken
     assert (config.server.bind, config.server.workers) == ("[::1]:80", 3)
     assert [model.name for model in config.model] == ["chat"]
 
@@ -131,13 +131,13 @@ def test_the_environments_file_comes_before_the_folders(run: Run, taken: list[An
     Path("sluice.toml").write_text("not = 'read'")
     Path("mine.toml").write_text("admission.queue = 3")
     run("serve", SLUICE_CONFIG="mine.toml")
-    [((config,), _)] = taken
+    [((config, _source), _)] = taken
     assert config.admission.queue == 3
 
 
 def test_serve_without_a_file_uses_the_provider_keys(run: Run, taken: list[Any]) -> None:
     run("serve", "--bind", "0.0.0.0:80", GEMINI_API_KEY="g", SLUICE_KEY="sk-mine")
-    [((config,), _)] = taken
+    [((config, _source), _)] = taken
     assert [provider.name for provider in config.provider] == ["gemini"]
     assert config.server.bind == "0.0.0.0:80"
 

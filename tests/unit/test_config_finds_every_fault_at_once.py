@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import attrs
 import pytest
 
-from gateway.config import ConfigFaults, load
+from gateway.config import (
+    Admission,
+    Assistant,
+    Breaker,
+    Concurrency,
+    ConfigFaults,
+    ContextRules,
+    ConversationLoader,
+    Hedge,
+    HttpLoader,
+    Key,
+    Log,
+    Model,
+    ModelTimeouts,
+    Provider,
+    RetrievalLoader,
+    Retry,
+    RetryBudget,
+    Server,
+    Store,
+    Target,
+    Timeouts,
+    load,
+)
 
 TEXT = """
 surprise = 1
@@ -106,10 +131,19 @@ def test_overrides_replace_what_the_file_says_before_it_is_checked() -> None:
         load(None, environ={}, overrides={"server": {"bind": "0.0.0.0:1"}})
 
 
+NOT_DEFAULTS = ("# ${", "# A number", "# A target", "# Azure", "# tls_", "# on_disconnect", "# concurrency", "# hedge")
+TABLES = (
+    Server, Admission, Timeouts, Store, Log, ContextRules, Provider, RetryBudget, Breaker, Concurrency, Model, Target,
+    Retry, Hedge, ModelTimeouts, Assistant, RetrievalLoader, ConversationLoader, HttpLoader, Key,
+)  # fmt: skip
+
+
 def test_the_example_file_loads_with_an_empty_environment_and_names_every_field() -> None:
     path = Path(__file__).parents[2] / "sluice.example.toml"
     config = load(path, environ={})
-    assert [model.name for model in config.model] == ["chat", "openai/*"]
+    words = set(re.findall(r"[a-z_]+", path.read_text()))
+    assert {name for table in TABLES for name in attrs.fields_dict(table)} - words == set()
+    assert [model.name for model in config.model] == ["chat", "offline", "openai/*"]
     assert {loader.kind for loader in config.assistant[0].loader} == {"retrieval", "profile", "context", "http"}
     assert config.provider[0].api_key is None
 
@@ -120,11 +154,11 @@ def test_every_default_in_the_example_file_is_the_real_one() -> None:
     written_out = "\n".join(
         line.replace("# ", "", 1) if line.lstrip().startswith("# ") and " = " in line and "$" not in line else line
         for line in text.splitlines()
-        if not line.startswith(("# ${", "# A number", "# tls_"))
+        if not line.startswith(NOT_DEFAULTS)
     )
     assert written_out != text
     kept = load(path, environ={})
     spelled = load(None, environ={}, text=written_out)
     assert (spelled.server, spelled.admission, spelled.timeouts) == (kept.server, kept.admission, kept.timeouts)
     assert (spelled.store, spelled.log, spelled.provider) == (kept.store, kept.log, kept.provider)
-    assert spelled.assistant == kept.assistant
+    assert (spelled.assistant, spelled.model) == (kept.assistant, kept.model)

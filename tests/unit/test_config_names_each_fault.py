@@ -181,6 +181,82 @@ PROVIDERS = [
      "is there a line break at the end of the variable?"),
 ]  # fmt: skip
 
+PRESETS = [
+    ('preset = "mistrl"', "preset: no preset is called 'mistrl'; did you mean 'mistral'?"),
+    ('preset = "mistral"\ndialect = "gemini"', "dialect: is 'openai' for this preset; leave one of the two out"),
+    ('preset = "azure"', "base_url: is missing and has no default"),
+    ('usage_in_stream = false\npreset = "groq"',
+     "usage_in_stream: belongs into quirks: write quirks = { usage_in_stream = … }"),
+    ('preset = "groq"\nquirks = { usage_in_streams = true }',
+     "quirks.usage_in_streams: unknown field; did you mean 'usage_in_stream'?"),
+    ('preset = "groq"\nquirks = true', "quirks: expected a table, got a boolean"),
+    ('preset = "groq"\napi_key = "k1"\napi_keys = ["k2", "k1"]',
+     "api_keys[1]: is the same key as api_key; two of one share one limit"),
+    ('preset = "groq"\napi_keys = ["k 2"]',
+     "api_keys[0]: holds a space, a line break or another character that cannot stand in a header; is there a line "
+     "break at the end of the variable?"),
+    ('dialect = "anthropic"\napi_key = "k"\nheaders = { X-API-Key = "v" }',
+     "headers: holds x-api-key, which api_key already sets; remove one of them"),
+    ('preset = "groq"\napi_version = "v"', "api_version: is for dialect 'azure' only; this provider's is 'openai'"),
+    ('preset = "groq"\nregion = "r"', "region: is for dialect 'bedrock' only; this provider's is 'openai'"),
+    ('dialect = "azure"\nbase_url = "https://a"\napi_version = "a&b"',
+     "api_version: is no version, as in 2024-10-21; leave it out for the v1 API"),
+    ('preset = "bedrock"\napi_key = "k"', "region: is missing; write it as in us-east-1"),
+    ('preset = "bedrock"\napi_key = "k"\nregion = "US/1"', "region: 'US/1' is no region; write it as in us-east-1"),
+    ('preset = "bedrock"\nregion = "us-east-1"\naccess_key_id = "A"',
+     "secret_access_key: is missing; access_key_id and secret_access_key belong together"),
+    ('preset = "bedrock"\nregion = "us-east-1"\napi_key = "k"\nsession_token = "t"',
+     "session_token: belongs to access_key_id and secret_access_key, which are missing"),
+    ('preset = "bedrock"\nregion = "us-east-1"\napi_key = "k"\naccess_key_id = "A"\nsecret_access_key = "S"',
+     "api_key: is one way to sign in, access_key_id the other; remove one of them"),
+    ('preset = "bedrock"\nregion = "us-east-1"\naccess_key_id = "A"\nsecret_access_key = "S"\npassthrough = ["/x"]',
+     "passthrough: needs an api_key: what is passed through cannot be signed with access_key_id"),
+    ('preset = "groq"\npassthrough = ["images/*"]',
+     "passthrough[0]: 'images/*' is no path below base_url: it begins with '/', as in \"/files/*\""),
+    ('preset = "groq"\npassthrough = ["/a/../b"]',
+     "passthrough[0]: '/a/../b' is no path below base_url: it begins with '/', as in \"/files/*\""),
+    ('preset = "groq"\nconcurrency = { floor = 5, start = 4 }', "concurrency.start: is less than floor"),
+    ('preset = "groq"\nconcurrency = { ceiling = 4 }', "concurrency.ceiling: is less than start"),
+    ('preset = "groq"\nbreaker = { open_s = 20 }', "breaker.max_open_s: is less than open_s"),
+    ('preset = "groq"\nbreaker = { ratio = 1.5 }', "breaker.ratio: must be at most 1"),
+    ('preset = "groq"\nbreaker = { ratio = 0 }', "breaker.ratio: must be above 0"),
+    ('preset = "groq"\nretry_budget = { ratio = -0.1 }', "retry_budget.ratio: must be at least 0"),
+    ('preset = "groq"\non_disconnect = "stop"', "on_disconnect: 'stop' is not known here; known: 'cancel', 'drain'"),
+]  # fmt: skip
+
+SECOND = MODEL.replace("chat", "other")
+TWO_TARGETS = (
+    '[[model]]\nname = "chat"\ntargets = [{ provider = "openai", model = "a", %s }, '
+    '{ provider = "openai", model = "b", %s }]\n'
+)
+MODELS = [
+    (MODEL + 'fallback = ["chat"]', "model[0].fallback[0]: 'chat' is the model itself"),
+    (MODEL + 'fallback = ["oter"]\n' + SECOND,
+     "model[0].fallback[0]: no model is called 'oter'; did you mean 'other'?"),
+    (MODEL + 'fallback = ["x"]', "model[0].fallback[0]: no model is called 'x'; there is no other [[model]]"),
+    (MODEL + 'fallback = ["other*"]\n' + SECOND.replace("other", "other*"),
+     "model[0].fallback[0]: 'other*' leaves open which model; write a model with a whole name"),
+    (MODEL + 'fallback = ["other"]\n' + SECOND + 'fallback = ["chat"]',
+     "model[0].fallback: goes round in a circle: 'chat' → 'other' → 'chat'"),
+    (MODEL + 'fallback = ["b"]\n' + MODEL.replace("chat", "b") + 'fallback = ["c"]\n' + MODEL.replace("chat", "c")
+     + 'fallback = ["b"]', "model[1].fallback: goes round in a circle: 'b' → 'c' → 'b'"),
+    (MODEL + "hedge = {}", "model[0].hedge: needs a second target to ask; there is one, and no fallback with another"),
+    (MODEL + 'hedge = {}\nfallback = ["other"]\n' + SECOND,
+     "model[0].hedge: needs a second target to ask; there is one, and no fallback with another"),
+    (TWO_TARGETS % ("weight = 1", "weight = 1") + "hedge = { quantile = 1.0 }",
+     "model[0].hedge.quantile: must be at most 0.999"),
+    (TWO_TARGETS % ("weight = 0", "weight = 0"),
+     "model[0].targets: every weight is 0; at least one target needs a weight above 0"),
+    (TWO_TARGETS % ("weight = -1", "weight = 1"), "model[0].targets[0].weight: must be at least 0"),
+    (TWO_TARGETS % ("rank = -1", "rank = 0"), "model[0].targets[0].rank: must be at least 0"),
+    (TWO_TARGETS % ("rank = 0.5", "rank = 0"), "model[0].targets[0].rank: expected a whole number, got a number"),
+    (TWO_TARGETS % ("context_tokens = 0", "rank = 0"), "model[0].targets[0].context_tokens: must be at least 1"),
+    (MODEL + "retry = { max = -1 }", "model[0].retry.max: must be at least 0"),
+    (MODEL + "timeouts = { stall_s = 0 }", "model[0].timeouts.stall_s: must be above 0"),
+    (MODEL + 'midstream = "resume"',
+     "model[0].midstream: 'resume' is not known here; known: 'error', 'restart', 'continue'"),
+]  # fmt: skip
+
 HTTP_LOADERS = [
     (http('url = "https://{user}.example.com/"'),
      "url: has a placeholder in its scheme or host; a request must not choose where the gateway connects"),
@@ -225,6 +301,22 @@ def test_a_fault_is_named_alone_and_exactly(text: str, fault: str) -> None:
 @pytest.mark.parametrize(("text", "fault"), PROVIDERS)
 def test_a_fault_of_a_provider_is_named(text: str, fault: str) -> None:
     assert faults_of(text) == [f"provider[0].{fault}"]
+
+
+@pytest.mark.parametrize(("fields", "fault"), PRESETS)
+def test_a_fault_of_a_provider_with_a_preset_is_named(fields: str, fault: str) -> None:
+    assert faults_of('[[provider]]\nname = "p"\n' + fields) == [f"provider[0].{fault}"]
+
+
+@pytest.mark.parametrize(("text", "fault"), MODELS)
+def test_a_fault_of_a_model_is_named(text: str, fault: str) -> None:
+    assert faults_of(PROVIDER + text) == [fault]
+
+
+def test_a_bedrock_provider_without_credentials_is_named_as_a_whole() -> None:
+    assert faults_of('[[provider]]\nname = "p"\npreset = "bedrock"\nregion = "us-east-1"') == [
+        "provider[0]: has no credentials: give access_key_id and secret_access_key, or an api_key"
+    ]
 
 
 @pytest.mark.parametrize(("text", "fault"), HTTP_LOADERS)
