@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 
 import trio
@@ -181,7 +181,7 @@ class Gateway:
         Cancellation: background work ends at once; the log's last lines have a second to be written.
         """
         try:
-            async with Store.open(self.config.store.url) as store, make_client(self.transport) as client:
+            async with self._open_store() as store, make_client(self.transport) as client:
                 self.store, self._client = store, client
                 self.memory.open(store)
                 self.current = evolve(self.current, loaders=self._build_loaders(self.config))
@@ -194,6 +194,9 @@ class Gateway:
         finally:
             self.transport.close()
             await self.log.drain()  # shields itself, for a second at most
+
+    def _open_store(self) -> AbstractAsyncContextManager[Store]:
+        return Store.open(self.config.store.url, local_url=self.config.store.local_url)
 
     def _background(self) -> list[Callable[[], Any]]:
         work: list[Callable[[], Any]] = [self.log.run, self._prune, self.pace.run, self.drains.run]

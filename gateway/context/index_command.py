@@ -10,6 +10,7 @@ import click
 import trio
 
 from gateway.config import Config
+from gateway.config import Store as StoreTable
 from gateway.context.index import IndexProgress, IndexReport, ignore, index_folder
 from gateway.store.sqlite import Store, StoreError
 
@@ -23,7 +24,7 @@ def run(config: Config, path: Path, collection: str) -> None:
     """
     try:
         with _progress_bar(path) as progress:
-            report = trio.run(_index, config.store.url, path, collection, progress)
+            report = trio.run(_index, config.store, path, collection, progress)
     except StoreError as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
@@ -31,8 +32,10 @@ def run(config: Config, path: Path, collection: str) -> None:
     click.echo(summary(report, path, collection))
 
 
-async def _index(url: str, path: Path, collection: str, progress: Callable[[IndexProgress], None]) -> IndexReport:
-    async with Store.open(url) as store:
+async def _index(
+    where: StoreTable, path: Path, collection: str, progress: Callable[[IndexProgress], None]
+) -> IndexReport:
+    async with Store.open(where.url, local_url=where.local_url) as store:
         return await index_folder(store, collection, path, progress)
 
 

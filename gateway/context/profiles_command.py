@@ -11,6 +11,7 @@ import click
 import trio
 
 from gateway.config import Config
+from gateway.config import Store as StoreTable
 from gateway.context.profile_files import ProfileFaults, parse_profiles
 from gateway.store.profiles import Profile
 from gateway.store.sqlite import Store, StoreError
@@ -25,7 +26,7 @@ def run(config: Config, path: Path) -> None:
     """
     try:
         profiles = read_profiles(path)
-        trio.run(_put, config.store.url, profiles)
+        trio.run(_put, config.store, profiles)
     except ProfileFaults as error:
         count = len(error.faults)
         title = f"{path}: {count} fault{'s' if count != 1 else ''}, nothing was loaded"
@@ -45,6 +46,6 @@ def read_profiles(path: Path) -> dict[str, Profile]:
     return parse_profiles(path.read_bytes(), json_lines=path.suffix.lower() in _JSON_LINES)
 
 
-async def _put(url: str, profiles: dict[str, Profile]) -> None:
-    async with Store.open(url) as store:
+async def _put(where: StoreTable, profiles: dict[str, Profile]) -> None:
+    async with Store.open(where.url, local_url=where.local_url) as store:
         await store.profiles.put(profiles)

@@ -113,6 +113,11 @@ class Directory:
         self._pepper: Pepper | None = None
         self.configure(config)
 
+    def attach(self, keys: Keys) -> None:
+        """Use this store's keys from now on: it is open later than a directory is made. Sync; nothing is asked yet."""
+        self._keys = keys
+        self.configure(self._config)
+
     def configure(self, config: Config) -> None:
         """Work with another configuration from now on. Sync; the store is the same."""
         self._rules = config.identity
@@ -286,12 +291,12 @@ class Directory:
         )
 
     def gauges(self) -> dict[str, dict[tuple[str, ...], float]]:
-        """``sluice_virtual_keys``, ``sluice_key_store_up`` and ``sluice_key_store_failures``; none without a store."""
+        """``sluice_virtual_keys``, ``sluice_key_store_down``, ``sluice_key_store_failures``; none without a store."""
         if not self._uses_store:
             return {}
         return {
             "sluice_virtual_keys": {(): float(len(self._known))},
-            "sluice_key_store_up": {(): float(not self._trouble and self._snapshot is not None)},
+            "sluice_key_store_down": {(): float(bool(self._trouble))},
             "sluice_key_store_failures": {(): float(self._failures)},
         }
 

@@ -25,7 +25,6 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping
-from math import inf
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -236,14 +235,12 @@ class Tokens:
             self._say("error", "issuer_away", issuer=keys.issuer.url, error=keys.trouble)
 
     def gauges(self) -> dict[str, dict[tuple[str, ...], float]]:
-        """``sluice_issuer_keys`` and ``sluice_issuer_up`` by issuer."""
+        """``sluice_issuer_keys`` and ``sluice_issuer_down`` by issuer."""
         if not self._issuers:
             return {}
         return {
             "sluice_issuer_keys": {(url,): float(len(keys.keys)) for url, keys in self._issuers.items()},
-            "sluice_issuer_up": {
-                (url,): float(not keys.trouble and keys.fetched_at > -inf) for url, keys in self._issuers.items()
-            },
+            "sluice_issuer_down": {(url,): float(bool(keys.trouble)) for url, keys in self._issuers.items()},
         }
 
 

@@ -35,6 +35,11 @@ sluice_keys_cooling                 gauge      provider
 sluice_streams_draining             gauge      provider
 sluice_log_lines_dropped            gauge
 sluice_turns_lost                   gauge
+sluice_virtual_keys                 gauge      (each process has them all)
+sluice_key_store_down               gauge      (processes; known keys work for identity.grace_s, new ones are 503)
+sluice_key_store_failures           gauge
+sluice_issuer_keys                  gauge      issuer
+sluice_issuer_down                  gauge      issuer (processes)
 sluice_responses_lost               gauge
 ==================================  =========  =============================================================
 """
@@ -89,6 +94,11 @@ GAUGES: dict[str, tuple[str, Labels]] = {
     "sluice_log_lines_dropped": ("Log lines that could not be written since the start", ()),
     "sluice_responses_lost": ("Responses that could not be kept since the start", ()),
     "sluice_turns_lost": ("Conversation turns that could not be kept since the start", ()),
+    "sluice_virtual_keys": ("Keys of the store in memory, of all processes together", ()),
+    "sluice_key_store_down": ("Processes that the key store does not answer", ()),
+    "sluice_key_store_failures": ("How often the key store did not answer since the start", ()),
+    "sluice_issuer_keys": ("Keys of a token issuer in memory, of all processes together", ("issuer",)),
+    "sluice_issuer_down": ("Processes that could not fetch an issuer's keys", ("issuer",)),
 }
 
 

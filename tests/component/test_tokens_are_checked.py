@@ -268,7 +268,7 @@ async def test_an_issuer_that_is_away_costs_known_keys_nothing_for_a_day() -> No
         here.clock.at_s += 400
         await here.refresh()
         assert here.said == ["issuer_keys", "issuer_away"]
-        assert here.tokens.gauges()["sluice_issuer_up"] == {(here.server.url,): 0.0}
+        assert here.tokens.gauges()["sluice_issuer_down"] == {(here.server.url,): 1.0}
         assert here.tokens.identify(here.token()).name == "anna"
         assert here.refused(here.token(kid="new"))[:2] == (503, "identity_unavailable")
         here.clock.at_s += 86_400

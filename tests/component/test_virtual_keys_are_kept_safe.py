@@ -281,7 +281,7 @@ async def test_while_the_store_is_away_known_keys_work_for_the_grace_and_new_one
         with pytest.raises(Rejected, match="the key store is away, and this key is not among those known") as caught:
             ask(directory, unknown)
         assert (caught.value.http_status, caught.value.retry_after_s) == (503, 1.0)
-        assert directory.gauges()["sluice_key_store_up"] == {(): 0.0}
+        assert directory.gauges()["sluice_key_store_down"] == {(): 1.0}
         here.clock.at_s += 3600
         assert ask(directory, known).name == "dev"
         here.clock.at_s += 1
@@ -290,7 +290,7 @@ async def test_while_the_store_is_away_known_keys_work_for_the_grace_and_new_one
         await directory.refresh()
         assert (ask(directory, known).name, ask(directory, unknown).name) == ("dev", "unknown")
         assert here.said == ["key_store_away", "key_store_back"]  # once each
-        assert directory.gauges()["sluice_key_store_up"] == {(): 1.0}
+        assert directory.gauges()["sluice_key_store_down"] == {(): 0.0}
 
 
 async def test_a_store_that_hangs_does_not_answer_for_itself(postgres: services.Postgres) -> None:
@@ -320,6 +320,17 @@ async def test_the_first_key_ends_the_time_without_keys(tmp_path: Path) -> None:
         assert ask(directory, secret, local=False).name == "dev"
         with pytest.raises(RequestError, match="no API key"):
             directory.identify(None, local=True)
+
+
+async def test_a_directory_that_gets_its_store_later_is_closed_from_then_on(tmp_path: Path) -> None:
+    async with world(f"sqlite:///{tmp_path}/sluice.db") as here:
+        secret = await here.create()
+        directory = Directory(here.config)
+        directory.attach(here.keys)
+        assert not directory.is_open
+        assert refusal(directory, secret) == (503, "identity_unavailable")
+        await directory.refresh()
+        assert ask(directory, secret).name == "dev"
 
 
 async def test_the_pepper_is_made_once_for_its_owner_only(tmp_path: Path) -> None:
