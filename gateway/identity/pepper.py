@@ -4,7 +4,7 @@
 makes (mode 0600). Several machines need the configured one. Losing it loses all virtual keys; they have to be rotated.
 
 Digests are HMAC-SHA256 and not a slow password hash: keys are 238 random bits, which nobody tries out, and a request
-pays for it. *Cost*: 1 µs.
+pays for it. *Cost*: 1 to 3 µs by the machine's load.
 """
 
 from __future__ import annotations
