@@ -15,7 +15,7 @@ from typing import Any
 from gateway.config.address import parse_address
 from gateway.config.faults import HOLE, join, shown, suggest
 from gateway.config.http_checks import check_http_loader, host_of_entry
-from gateway.config.identity_checks import asks_for_keys, check_identity, check_store
+from gateway.config.identity_checks import asks_for_keys, check_identity, check_limits, check_store
 from gateway.config.model_checks import check_models
 from gateway.config.provider_checks import check_provider, check_secret
 from gateway.config.tree import Assistant, Config, HttpLoader, Key, Server
@@ -31,6 +31,7 @@ def check(config: Config, fault: FaultSink) -> None:
     """Tell ``fault(path, message)`` everything that is wrong between and inside the values of a read tree."""
     _check_server(config, fault)
     check_store(config, fault)
+    check_limits(config, fault)
     _check_allowed_hosts(config, fault)
     _check_names(config, fault)
     for path, provider in _each(config, "provider"):

@@ -58,6 +58,16 @@ def check_store(config: Config, fault: _FaultSink) -> None:
         fault("identity.pepper", f"has fewer than {_SHORT_PEPPER_CHARS} characters; `openssl rand -hex 32` makes one")
 
 
+def check_limits(config: Config, fault: _FaultSink) -> None:
+    """``[limits]``."""
+    url = None if config.limits is HOLE else config.limits.url
+    if url is None or url is HOLE:
+        return
+    parts = urlsplit(url)
+    if parts.scheme not in ("redis", "rediss") or not parts.hostname:
+        fault("limits.url", "expected redis://HOST:PORT/DATABASE or rediss://…; leave it out to use the store")
+
+
 def check_identity(
     teams: Iterable[tuple[str, Any]],
     organisations: list[str] | None,

@@ -125,6 +125,17 @@ class Store:
 
 
 @frozen(kw_only=True)
+class LimitsKeeper:
+    """``[limits]``: who keeps the limits that processes share, and what holds for all of them."""
+
+    # redis://… for rates and concurrency; None: the store, which always keeps the budgets
+    url: str | None = field(default=None, repr=lambda url: repr(url and mask_query(url)))
+    lease_s: float = field(default=10.0, metadata={"least": 1, "most": 600})  # a crashed process loses its parts then
+    on_failure: Literal["open", "closed"] = "open"  # while it is away and a process's part is used up
+    stop_streams: bool = False  # for all limits, not only those that say so
+
+
+@frozen(kw_only=True)
 class Ledger:
     """``[ledger]``: one entry per request in the store, whatever its end."""
 
@@ -313,7 +324,23 @@ class Target:
 
 
 @frozen(kw_only=True)
-class Model:
+class Limits:
+    """What somebody may use; None is no limit. Of key, team and organisation every limit holds."""
+
+    rpm: int | None = None  # requests in any minute
+    rpd: int | None = None  # requests in any 24 hours
+    tpm: int | None = None  # tokens in any minute
+    tpd: int | None = None
+    max_concurrent: int | None = None
+    budget_usd: float | None = None
+    period: Literal["day", "month", "total"] = "month"  # of the budget; from 0:00 UTC
+    on_budget: Literal["refuse", "warn"] = "refuse"  # when it is spent; warn: in a header, and the request goes on
+    stop_streams: bool = False  # end a stream whose reservation is used up, if nothing is left
+    on_failure: Literal["open", "closed"] | None = None  # while the keeper of the limits is away; None: [limits]
+
+
+@frozen(kw_only=True)
+class Model(Limits):
     """``[[model]]``: a name clients ask for. Targets stand in order of preference.
 
     ``name`` may end in one ``*``, which stands for one or more characters: ``name = "openai/*"`` with the target model
@@ -400,19 +427,6 @@ class Assistant:
 
 
 @frozen(kw_only=True)
-class Limits:
-    """What somebody may use; None is no limit. Of key, team and organisation every limit holds."""
-
-    rpm: int | None = None  # requests in any minute
-    rpd: int | None = None  # requests in any 24 hours
-    tpm: int | None = None  # tokens in any minute
-    tpd: int | None = None
-    max_concurrent: int | None = None
-    budget_usd: float | None = None
-    period: Literal["day", "month", "total"] = "month"  # of the budget; from 0:00 UTC
-
-
-@frozen(kw_only=True)
 class Key(Limits):
     """``[[key]]``: a static client key."""
 
@@ -489,6 +503,7 @@ class Config:
     issuer: tuple[Issuer, ...] = ()
     ledger: Ledger = field(factory=Ledger)
     prices: dict[str, Price] = field(factory=dict)  # by "provider/model", as the provider knows the model
+    limits: LimitsKeeper = field(factory=LimitsKeeper)
 
     def find_model(self, asked: str) -> tuple[Model, str] | None:
         """The model a client means and what its ``*`` stands for; the exact name wins, then the longest prefix.

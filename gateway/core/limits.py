@@ -18,7 +18,7 @@ from attrs import frozen
 Scope = Literal["key", "team", "org", "model"]
 LimitKind = Literal["rpm", "rpd", "tpm", "tpd", "concurrent", "usd"]
 Period = Literal["", "minute", "day", "month", "total"]
-OnFailure = Literal["open", "closed"]
+OnFailure = Literal["", "open", "closed"]
 
 FOREVER_S = -1.0  # a window that nothing comes back from
 HELD_S = 0.0  # a window of what is held and then given back, not used up
@@ -41,7 +41,7 @@ class LimitRule:
         amount: Units allowed; micro-dollars for ``usd``.
         period: Of a budget: ``day`` and ``month`` begin at 0:00 UTC, ``total`` never ends. "" elsewhere.
         hard: Whether to refuse; a soft limit only warns.
-        on_failure: While the keeper of the limits is away: go on by a local estimate, or refuse.
+        on_failure: While the keeper of the limits is away: go on by a local estimate, or refuse; "" is as for all.
         stop_streams: Whether a stream may be ended when what was reserved for it is used up and no more is left.
         window_s: Of a rate, if it differs from the kind's (tests use short ones).
     """
@@ -52,7 +52,7 @@ class LimitRule:
     amount: int
     period: Period = ""
     hard: bool = True
-    on_failure: OnFailure = "open"
+    on_failure: OnFailure = ""
     stop_streams: bool = False
     window_s: float | None = None
 

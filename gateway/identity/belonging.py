@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from ipaddress import ip_network
 
 from gateway.config import Config, Key, Limits, Organisation, Team
@@ -80,13 +81,17 @@ class Belonging:
 
 def rules(scope: Scope, owner: str, limits: Limits, budget_micro_usd: int | None = None) -> tuple[LimitRule, ...]:
     """The limits that are set, as rules. ``budget_micro_usd`` stands for ``limits.budget_usd`` where it is exact."""
-    found = [
-        LimitRule(scope=scope, owner=owner, kind=kind, amount=amount)
-        for name, kind in _KINDS
-        if (amount := getattr(limits, name)) is not None
-    ]
+    rule = partial(
+        LimitRule,
+        scope=scope,
+        owner=owner,
+        stop_streams=limits.stop_streams,
+        on_failure=limits.on_failure or "",
+    )
+    found = [rule(kind=kind, amount=amount) for name, kind in _KINDS if (amount := getattr(limits, name)) is not None]
     if budget_micro_usd is None and limits.budget_usd is not None:
         budget_micro_usd = round(limits.budget_usd * 1_000_000)
     if budget_micro_usd is not None:
-        found.append(LimitRule(scope=scope, owner=owner, kind="usd", amount=budget_micro_usd, period=limits.period))
+        hard = limits.on_budget == "refuse"
+        found.append(rule(kind="usd", amount=budget_micro_usd, period=limits.period, hard=hard))
     return tuple(found)

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable
 import trio
 from attrs import frozen
 
-from gateway.core.limits import Claim
+from gateway.core.limits import Claim, OnFailure
 from gateway.quota.backend import LimitBackend
 from gateway.quota.meter import Meter
 
@@ -60,15 +60,23 @@ class Lessee:
 
     Args:
         lease_s: How long the keeper waits for a sign of life.
+        on_failure: Of limits that do not say.
         say: Told when the keeper goes away or is back: level, event, and what more there is to say.
         on_round: Called when a round is done, well or badly.
     """
 
     def __init__(
-        self, backend: LimitBackend, *, lease_s: float, say: Callable[..., None], on_round: Callable[[], None]
+        self,
+        backend: LimitBackend,
+        *,
+        lease_s: float,
+        on_failure: OnFailure,
+        say: Callable[..., None],
+        on_round: Callable[[], None],
     ) -> None:
         self._backend = backend
         self._lease_s = lease_s
+        self.on_failure = on_failure
         self._say = say
         self._on_round = on_round
         self._holder = _new_holder()

@@ -129,7 +129,7 @@ class Meter:
     def _alone(self, units: int, now: float) -> Verdict:
         """The keeper is away: by the rule, and if that is open, by this process's part of a rate, evenly."""
         self.away += 1
-        if self.rule.on_failure == "closed":
+        if (self.rule.on_failure or self.lessee.on_failure) == "closed":
             return Verdict.AWAY
         if self.window_s > 0:
             if self.fallback is None:

@@ -26,11 +26,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import trio
 from attrs import frozen
 
-from gateway.core.limits import LimitRule
+from gateway.core.limits import LimitRule, OnFailure
 from gateway.quota.backend import LimitBackend
 from gateway.quota.lessee import Lessee, LesseeStatistics
 from gateway.quota.meter import Meter, Verdict
@@ -74,6 +75,8 @@ class Quota:
         backend: Keeps the rates and concurrency limits.
         budgets: Keeps the budgets; ``backend`` if None.
         lease_s: After so long without a word, a process's slices are written off.
+        on_failure: Of limits that do not say what to do while their keeper is away.
+        stop_streams: Whether every limit may end streams, and not only those that say so.
         say: The log: level, event, fields.
         wall: Unix time; decides which period a budget is in.
     """
@@ -84,19 +87,22 @@ class Quota:
         *,
         budgets: LimitBackend | None = None,
         lease_s: float = LEASE_S,
+        on_failure: OnFailure = "open",
+        stop_streams: bool = False,
         say: Callable[..., None] = lambda level, event, **fields: None,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self._rates = Lessee(backend, lease_s=lease_s, say=say, on_round=self._on_round)
-        self._budgets = self._rates
+        lessee = partial(Lessee, lease_s=lease_s, on_failure=on_failure, say=say, on_round=self._on_round)
+        self._rates = self._budgets = lessee(backend)
         if budgets is not None:
-            self._budgets = Lessee(budgets, lease_s=lease_s, say=say, on_round=self._on_round)
+            self._budgets = lessee(budgets)
         self._lessees = (self._rates,) if budgets is None else (self._rates, self._budgets)
         self._round = trio.Event()
         self._money = backend if budgets is None else budgets
         self._meters: dict[str, Meter] = {}
         self._ends: dict[str, float] = {}  # of meters whose budget's period ends
         self._plans: dict[int, tuple[Rules, Plan]] = {}
+        self.stop_streams = stop_streams
         self.wall = wall
 
     # ── the request path ─────────────────────────────────────────────────────────────────────────────────────────

@@ -131,7 +131,7 @@ class Ticket:
         """
         for holds, so_far in ((self._tokens, tokens_so_far), (self._money, micro_usd_so_far)):
             for hold in holds:
-                if so_far > hold.units and not _extend(hold, so_far - hold.units):
+                if so_far > hold.units and self._ends_streams(hold) and not _extend(hold, so_far - hold.units):
                     return True
         return False
 
@@ -166,6 +166,10 @@ class Ticket:
             if not meter.rule.hard and meter.avail < 0
         ]
 
+    def _ends_streams(self, hold: _Hold) -> bool:
+        rule = hold.meter.rule
+        return rule.hard and (rule.stop_streams or self._quota.stop_streams) and hold.epoch == hold.meter.epoch
+
     def _pass_gate(self, meter: Meter) -> None:
         if meter.rule.kind == "concurrent":
             self._places.append(_Hold(meter, 1))
@@ -174,10 +178,8 @@ class Ticket:
 
 
 def _extend(hold: _Hold, by: int) -> bool:
-    """Set more aside; False if there is none and the limit ends streams."""
+    """Set more aside; False if there is none."""
     meter = hold.meter
-    if hold.epoch != meter.epoch or not (meter.rule.hard and meter.rule.stop_streams):
-        return True  # settled with what it really was
     more = max(by, hold.units // _EXTEND_BY)
     if meter.avail < more:
         more = by

@@ -1,8 +1,10 @@
 """Pools of limits in SQLite (one machine) or PostgreSQL: one round of claims is one transaction.
 
-Rounds are serial, over all processes: SQLite has one writer, and PostgreSQL takes an advisory lock. Each takes about a
-millisecond, and a process makes ten a second while it is busy, so a hundred busy processes are too many for one
-database; use Redis for the rates then (``[limits] url``).
+Rounds are serial, over all processes: SQLite has one writer, and PostgreSQL takes an advisory lock. A process makes ten
+rounds a second while it is busy, so with more than some tens of busy processes Redis should keep the rates
+(``[limits] url``).
+
+*Cost*, measured: a round of nine limits 0.5 ms in SQLite and 2 ms in PostgreSQL on loopback, of a hundred 5 and 8 ms.
 
 The clock is the database's: in SQLite the machine's, for all its processes are there. If it is set back, used units
 come back later; if it is set on, sooner.

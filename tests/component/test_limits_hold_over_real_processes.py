@@ -60,11 +60,9 @@ def workers(count, *arguments):
 
 
 def url_of(kind, request, tmp_path):
-    return (
-        str(tmp_path / "sluice.db")
-        if kind == "sqlite"
-        else request.getfixturevalue({"postgresql": "postgres"}.get(kind, kind)).new_database()
-    )
+    if kind == "sqlite":
+        return str(tmp_path / "sluice.db")
+    return request.getfixturevalue("postgres" if kind == "postgresql" else kind).new_database()
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "redis"])
