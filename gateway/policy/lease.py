@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import math
 
-from attrs import Factory, define
+from attrs import Factory, define, evolve
 
 from gateway.core.limits import FOREVER_S, HELD_S, Claim, Grant
 
@@ -101,6 +101,15 @@ def take(pool: Pool, share: Share, claim: Claim, now_s: float, *, alone: bool = 
             remaining -= more
     reset_s = _reset_s(pool, claim, now_s)
     return Grant(name=claim.name, granted=share.granted, remaining=max(remaining, 0), reset_s=reset_s)
+
+
+def leave(pool: Pool, share: Share, claim: Claim, now_s: float) -> None:
+    """Take a holder's last word: all comes back that is not used and not held by requests that run (``target``).
+
+    Also what was granted by an answer that the holder never saw.
+    """
+    returned = max(claim.returned, share.granted - claim.used - claim.target)
+    take(pool, share, evolve(claim, returned=returned, target=0, need=0), now_s)
 
 
 def write_off(pool: Pool, share: Share, window_s: float, now_s: float) -> None:

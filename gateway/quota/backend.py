@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from gateway.core.limits import Claim, Granted
-from gateway.policy.lease import Pool, Share, reconcile, take, write_off
+from gateway.policy.lease import Pool, Share, leave, reconcile, take, write_off
 
 
 class LimitBackend(Protocol):
@@ -33,10 +33,34 @@ class LimitBackend(Protocol):
         """
 
     async def leave(self, holder: str, claims: Sequence[Claim]) -> None:
-        """Note the last claims and end the holder; what they leave in its slices is written off."""
+        """Note the last claims and end the holder. What requests still hold (``target``) is written off."""
 
     async def reconcile(self, name: str, spent: int) -> int:
         """Set right what crashes lost of a budget; see :func:`gateway.policy.lease.reconcile`."""
+
+
+class LaterLimits:
+    """A keeper that is opened after who uses it was made. Until then it is away.
+
+    Attributes:
+        keeper: Set it when it is there.
+    """
+
+    keeper: LimitBackend | None = None
+
+    async def settle(self, holder: str, lease_s: float, claims: Sequence[Claim], *, new: bool) -> Granted | None:
+        return await self._opened().settle(holder, lease_s, claims, new=new)
+
+    async def leave(self, holder: str, claims: Sequence[Claim]) -> None:
+        await self._opened().leave(holder, claims)
+
+    async def reconcile(self, name: str, spent: int) -> int:
+        return await self._opened().reconcile(name, spent)
+
+    def _opened(self) -> LimitBackend:
+        if self.keeper is None:
+            raise RuntimeError("the keeper of the limits is not open yet")
+        return self.keeper
 
 
 class MemoryLimits:
@@ -71,7 +95,7 @@ class MemoryLimits:
         shares = self._shares.get(holder, {})
         for claim in claims:
             if claim.name in shares:
-                take(self._pool(claim), shares[claim.name], claim, now_s)
+                leave(self._pool(claim), shares[claim.name], claim, now_s)
         self._end(holder, now_s)
 
     async def reconcile(self, name: str, spent: int) -> int:

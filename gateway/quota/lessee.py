@@ -196,7 +196,7 @@ class Lessee:
         """Give everything back that no running request holds."""
         claims = []
         for meter in meters:
-            if meter.lessee is self and meter.granted:
+            if meter.lessee is self and (meter.granted or meter.used or meter.active):
                 meter.returned += max(meter.avail, 0)
                 meter.avail = min(meter.avail, 0)
                 claims.append(_last(meter))
@@ -223,7 +223,7 @@ def _last(meter: Meter) -> Claim:
         window_s=meter.window_s,
         used=meter.used,
         returned=meter.returned,
-        target=0,
+        target=meter.reserved,
     )
 
 

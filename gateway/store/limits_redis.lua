@@ -151,7 +151,13 @@ end
 
 if what == 'leave' then
   if redis.call('ZSCORE', HOLDERS, holder) then
-    take_all(holder, claims_from(3), false)
+    local claims, key = claims_from(3), prefix .. 'share:' .. holder
+    for _, claim in ipairs(claims) do
+      local share = load_share(key, claim.name)
+      claim.returned = math.max(claim.returned, share.granted - claim.used - claim.target)
+      claim.target, claim.need = 0, 0
+    end
+    take_all(holder, claims, false)
     finish(holder)
   end
   return {}

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterable, Sequence
 
 from gateway.core.limits import FOREVER_S, Claim, Grant, Granted
-from gateway.policy.lease import Pool, Share, reconcile, take, write_off
+from gateway.policy.lease import Pool, Share, leave, reconcile, take, write_off
 from gateway.store.sql import Session, SqlStore
 
 KEEP_S = 40 * 86_400.0
@@ -54,7 +54,7 @@ class SqlLimits:
         def work(session: Session) -> None:
             now_s = _locked_clock(session)
             if session.rows("SELECT 1 FROM limit_holder WHERE holder = ?", (holder,)):
-                _take(session, holder, claims, now_s, alone=False)
+                _leave(session, holder, claims, now_s)
                 _end(session, holder, now_s)
 
         await self._store.write(work)
@@ -95,6 +95,16 @@ def _take(session: Session, holder: str, claims: Sequence[Claim], now_s: float, 
     session.run_many(_PUT_POOL, [_pool_row(one.name, one.window_s, pools[one.name], now_s) for one in claims])
     session.run_many(_PUT_SHARE, [_share_row(holder, name, shares[name]) for name in names])
     return grants
+
+
+def _leave(session: Session, holder: str, claims: Sequence[Claim], now_s: float) -> None:
+    names = [claim.name for claim in claims]
+    pools, shares = _pools(session, names), _shares(session, holder, names)
+    known = [claim for claim in claims if claim.name in shares]
+    for claim in known:
+        leave(pools[claim.name], shares[claim.name], claim, now_s)
+    session.run_many(_PUT_POOL, [_pool_row(one.name, one.window_s, pools[one.name], now_s) for one in known])
+    session.run_many(_PUT_SHARE, [_share_row(holder, one.name, shares[one.name]) for one in known])
 
 
 def _end(session: Session, holder: str, now_s: float) -> None:

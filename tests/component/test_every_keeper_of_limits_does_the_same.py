@@ -124,13 +124,13 @@ async def test_a_lease_that_is_over_frees_slots_charges_rates_and_loses_money_un
         assert await settle(keeper, "a", *claims) is None
 
 
-async def test_who_leaves_gives_back_what_it_says_and_the_rest_is_written_off(opened):
+async def test_who_leaves_gives_back_all_but_what_its_requests_hold_which_is_written_off(opened):
     async with opened() as keeper:
         await settle(keeper, "a", claim(window_s=FOREVER_S, target=50), new=True)
-        await keeper.leave("a", [claim(window_s=FOREVER_S, used=10, returned=30)])
+        await keeper.leave("a", [claim(window_s=FOREVER_S, used=10, returned=5, target=7)])
         await keeper.leave("a", [])
         answer = await settle(keeper, "b", claim(window_s=FOREVER_S), new=True)
-        assert (answer.holders, answer.grants[0].remaining) == (1, 80)
+        assert (answer.holders, answer.grants[0].remaining) == (1, 83)
 
 
 async def test_any_story_ends_as_it_does_in_memory(opened):
