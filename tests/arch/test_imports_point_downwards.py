@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "store": {"config", "core", "flow", "policy"},
     "quota": {"config", "core", "flow", "policy", "store"},
     "identity": {"config", "core", "store"},
+    "ledger": {"config", "core", "flow", "store"},
     "observe": {"config", "core", "flow"},
     "upstream": {"config", "core", "policy", "dialects", "flow"},
     "context": {"config", "core", "policy", "dialects", "flow", "store"},

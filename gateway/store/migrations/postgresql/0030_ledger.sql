@@ -1,0 +1,42 @@
+-- The ledger: one row per request, see gateway/store/ledger.py. NULL costs are unknown prices, never nothing.
+
+CREATE TABLE usage_entry (
+    id TEXT PRIMARY KEY,
+    request_id TEXT NOT NULL,
+    at_s DOUBLE PRECISION NOT NULL,
+    day BIGINT NOT NULL,
+    key_name TEXT NOT NULL,
+    key_id TEXT NOT NULL,
+    team TEXT NOT NULL,
+    org TEXT NOT NULL,
+    endpoint TEXT NOT NULL,
+    model TEXT NOT NULL,
+    assistant TEXT NOT NULL,
+    target TEXT NOT NULL,
+    attempts TEXT NOT NULL,
+    prompt_tokens BIGINT NOT NULL,
+    completion_tokens BIGINT NOT NULL,
+    cached_tokens BIGINT NOT NULL,
+    cache_write_tokens BIGINT NOT NULL,
+    reasoning_tokens BIGINT NOT NULL,
+    usage_source TEXT NOT NULL,
+    price_version TEXT NOT NULL,
+    cost_micro_usd BIGINT,
+    lost_micro_usd BIGINT,
+    queue_ms DOUBLE PRECISION NOT NULL,
+    context_ms DOUBLE PRECISION NOT NULL,
+    loaders TEXT NOT NULL,
+    ttft_ms DOUBLE PRECISION NOT NULL,
+    total_ms DOUBLE PRECISION NOT NULL,
+    status BIGINT NOT NULL,
+    outcome TEXT NOT NULL,
+    phase TEXT NOT NULL,
+    code TEXT NOT NULL,
+    finish TEXT NOT NULL,
+    tokens_delivered BIGINT NOT NULL,
+    tokens_generated BIGINT NOT NULL,
+    tokens_saved BIGINT NOT NULL,
+    saved_micro_usd BIGINT NOT NULL
+);
+CREATE INDEX usage_entry_by_time ON usage_entry (at_s);
+CREATE INDEX usage_entry_by_key ON usage_entry (key_id, at_s);

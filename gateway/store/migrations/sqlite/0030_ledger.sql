@@ -1,0 +1,42 @@
+-- The ledger: one row per request, see gateway/store/ledger.py. NULL costs are unknown prices, never nothing.
+
+CREATE TABLE usage_entry (
+    id TEXT PRIMARY KEY,
+    request_id TEXT NOT NULL,
+    at_s REAL NOT NULL,
+    day INTEGER NOT NULL,
+    key_name TEXT NOT NULL,
+    key_id TEXT NOT NULL,
+    team TEXT NOT NULL,
+    org TEXT NOT NULL,
+    endpoint TEXT NOT NULL,
+    model TEXT NOT NULL,
+    assistant TEXT NOT NULL,
+    target TEXT NOT NULL,
+    attempts TEXT NOT NULL,
+    prompt_tokens INTEGER NOT NULL,
+    completion_tokens INTEGER NOT NULL,
+    cached_tokens INTEGER NOT NULL,
+    cache_write_tokens INTEGER NOT NULL,
+    reasoning_tokens INTEGER NOT NULL,
+    usage_source TEXT NOT NULL,
+    price_version TEXT NOT NULL,
+    cost_micro_usd INTEGER,
+    lost_micro_usd INTEGER,
+    queue_ms REAL NOT NULL,
+    context_ms REAL NOT NULL,
+    loaders TEXT NOT NULL,
+    ttft_ms REAL NOT NULL,
+    total_ms REAL NOT NULL,
+    status INTEGER NOT NULL,
+    outcome TEXT NOT NULL,
+    phase TEXT NOT NULL,
+    code TEXT NOT NULL,
+    finish TEXT NOT NULL,
+    tokens_delivered INTEGER NOT NULL,
+    tokens_generated INTEGER NOT NULL,
+    tokens_saved INTEGER NOT NULL,
+    saved_micro_usd INTEGER NOT NULL
+) STRICT;
+CREATE INDEX usage_entry_by_time ON usage_entry (at_s);
+CREATE INDEX usage_entry_by_key ON usage_entry (key_id, at_s);
