@@ -35,6 +35,11 @@ sluice_keys_cooling                 gauge      provider
 sluice_streams_draining             gauge      provider
 sluice_log_lines_dropped            gauge
 sluice_turns_lost                   gauge
+sluice_limits_refused               gauge      scope, kind (requests refused since the start, by limit)
+sluice_limits_decided_alone         gauge      scope, kind (decided while the keeper of the limits was away)
+sluice_limits_keeper_away           gauge      keeper (rates, budgets)
+sluice_limits_leases_lost           gauge      keeper
+sluice_limits_processes             gauge      keeper (that hold slices)
 sluice_virtual_keys                 gauge      (each process has them all)
 sluice_key_store_down               gauge      (processes; known keys work for identity.grace_s, new ones are 503)
 sluice_key_store_failures           gauge
@@ -94,6 +99,11 @@ GAUGES: dict[str, tuple[str, Labels]] = {
     "sluice_log_lines_dropped": ("Log lines that could not be written since the start", ()),
     "sluice_responses_lost": ("Responses that could not be kept since the start", ()),
     "sluice_turns_lost": ("Conversation turns that could not be kept since the start", ()),
+    "sluice_limits_refused": ("Requests that a limit refused since the start", ("scope", "kind")),
+    "sluice_limits_decided_alone": ("Requests decided while the limits' keeper was away", ("scope", "kind")),
+    "sluice_limits_keeper_away": ("Whether the keeper of the limits cannot be reached", ("keeper",)),
+    "sluice_limits_leases_lost": ("Leases of limits that ran out since the start", ("keeper",)),
+    "sluice_limits_processes": ("Processes that hold slices of limits", ("keeper",)),
     "sluice_virtual_keys": ("Keys of the store in memory, of all processes together", ()),
     "sluice_key_store_down": ("Processes that the key store does not answer", ()),
     "sluice_key_store_failures": ("How often the key store did not answer since the start", ()),

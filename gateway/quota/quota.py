@@ -216,6 +216,23 @@ class Quota:
         both = {"rates": self._rates.statistics()}
         return both if self._budgets is self._rates else both | {"budgets": self._budgets.statistics()}
 
+    def gauges(self) -> dict[str, dict[tuple[str, ...], float]]:
+        """What to show as metrics: metric, labels, value. Owners are no labels: there may be any number of them."""
+        refused: dict[tuple[str, ...], float] = {}
+        alone: dict[tuple[str, ...], float] = {}
+        for meter in self._meters.values():
+            labels = (meter.rule.scope, meter.rule.kind)
+            refused[labels] = refused.get(labels, 0.0) + meter.refused
+            alone[labels] = alone.get(labels, 0.0) + meter.away
+        keepers = self.backends().items()
+        return {
+            "sluice_limits_refused": refused,
+            "sluice_limits_decided_alone": alone,
+            "sluice_limits_keeper_away": {(name,): float(one.is_away) for name, one in keepers},
+            "sluice_limits_leases_lost": {(name,): float(one.lapses) for name, one in keepers},
+            "sluice_limits_processes": {(name,): float(one.holders) for name, one in keepers},
+        }
+
     def _all(self) -> Iterable[Meter]:
         return self._meters.values()
 

@@ -46,8 +46,8 @@ class Refusal(Rejected):
 
 
 def refusal(meter: Meter, units: int, verdict: Verdict, now: float, wall_s: float) -> Refusal:
-    """Why ``units`` were refused."""
-    meter.refused += 1
+    """Why ``units`` were refused. Counted, unless asking again may help at once."""
+    meter.refused += verdict is not Verdict.WAIT
     rule = meter.rule
     limit = f"{_OWNERS[rule.scope]} '{rule.owner}' may {allowance(rule)}"
     code = "budget_exhausted" if rule.kind == "usd" else "rate_limited"

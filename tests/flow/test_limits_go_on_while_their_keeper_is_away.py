@@ -4,6 +4,7 @@ import trio
 from limits_stage import processes
 
 from gateway.core.limits import LimitRule
+from gateway.observe.metrics import GAUGES
 
 OPEN = (LimitRule(scope="key", owner="open", kind="rpm", amount=600),)
 CLOSED = (LimitRule(scope="key", owner="closed", kind="rpm", amount=600, on_failure="closed"),)
@@ -56,6 +57,11 @@ async def test_an_open_limit_goes_on_evenly_and_what_was_used_is_charged_afterwa
         assert limit.away > 0
         assert limit.left <= 600 - passed * 0.9
         assert process.said == ["limits backend is away", "limits backend is back"]
+        gauges = process.quota.gauges()
+        assert gauges["sluice_limits_decided_alone"]["key", "rpm"] == limit.away
+        assert gauges["sluice_limits_refused"]["key", "rpm"] == len(refused)
+        assert gauges["sluice_limits_keeper_away"] == {("rates",): 0.0}
+        assert set(gauges) <= set(GAUGES)
 
 
 async def test_a_lease_that_ran_out_is_begun_anew_and_running_requests_go_on_counting(autojump_clock):
