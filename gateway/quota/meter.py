@@ -139,6 +139,8 @@ class Meter:
                 return Verdict.EXHAUSTED
         elif self.window_s == HELD_S and self.reserved + units > max(self.amount // self.lessee.holders, 1):
             return Verdict.EXHAUSTED
+        elif self.window_s == FOREVER_S and self.avail + self.remaining // self.lessee.holders < units:
+            return Verdict.EXHAUSTED  # of what was left when the keeper was last heard of, this process's part is spent
         return Verdict.OWE
 
     # ── rounds ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -96,3 +96,22 @@ async def test_without_a_keeper_from_the_start_an_open_limit_lets_requests_throu
         assert await process.ask(OPEN) is None
         assert (await process.ask(CLOSED)).code == "limits_away"
         assert trio.current_time() == began + 0.5
+
+
+async def test_an_open_budget_is_not_overspent_while_its_keeper_is_away(autojump_clock):
+    rules = (LimitRule(scope="key", owner="dev", kind="usd", amount=1_000, period="total"),)
+    spent = 0
+    async with processes(2, lease_s=5.0) as both:
+        for process in both:
+            spent += 10 if await process.ask(rules, micro_usd=10) is None else 0
+        await trio.sleep(8.0)
+        both[0].keeper.is_cut = True
+        await trio.sleep(8.0)
+        for process in both:
+            while await process.ask(rules, micro_usd=10) is None:
+                spent += 10
+        assert 900 <= spent <= 1_000
+        both[0].keeper.is_cut = False
+        await trio.sleep(3.0)
+        for process in both:
+            assert (await process.ask(rules, micro_usd=100)).code == "budget_exhausted"
