@@ -146,6 +146,10 @@ class Ledger:
             self._wake.set()
         return entry
 
+    def usual_tokens(self, target: str) -> int:
+        """How long the target's answers are as a rule; 0 before there was one."""
+        return self._lengths.expected(target, 0, 0)
+
     def _lose(self) -> None:
         self._lost += 1
         if self._lost & (self._lost - 1) == 0:  # the 1st, 2nd, 4th, 8th …
