@@ -14,12 +14,12 @@ before the first request: :meth:`Quota.know`.
 
 **What holds.** No rate is exceeded in any window, over all processes, restarts and crashes, with ``on_failure =
 "closed"``. With "open", while the keeper is away and the slice is used up, each process passes its part of the rate
-evenly, or spends its part of what was left of the budget, and tells later. Budgets and token limits can be exceeded by what the
-reservations were too low.
+evenly, or spends its part of what was left of the budget, and tells later. Budgets and token limits can be exceeded by
+what the reservations were too low.
 
-**What a crash loses**: the slices of that process, at most 1/8 of a limit (or what one request needs): of a rate for
-the lease and one window; of concurrency for the lease; of a budget until reconciled with the ledger
-(:meth:`Quota.reconcile`), else until the period ends. A keeper that loses its data (Redis without persistence) forgets
+**What a crash loses**: what that process held: what its requests had set aside, and the slice in hand, at most 1/8 of a
+limit or what waiting requests need. Of a rate for the lease and one window; of concurrency for the lease; of a budget
+until reconciled with the ledger (:meth:`Quota.reconcile`), else until the period ends. A keeper that loses its data (Redis without persistence) forgets
 what was used; budgets belong into a database.
 """
 
