@@ -19,8 +19,8 @@ what the reservations were too low.
 
 **What a crash loses**: what that process held: what its requests had set aside, and the slice in hand, at most 1/8 of a
 limit or what waiting requests need. Of a rate for the lease and one window; of concurrency for the lease; of a budget
-until reconciled with the ledger (:meth:`Quota.reconcile`), else until the period ends. A keeper that loses its data (Redis without persistence) forgets
-what was used; budgets belong into a database.
+until reconciled with the ledger (:meth:`Quota.reconcile`), else until the period ends. A keeper that loses its data
+(Redis without persistence) forgets what was used; budgets belong into a database.
 """
 
 from __future__ import annotations
