@@ -17,7 +17,6 @@ from attrs import evolve, fields_dict, frozen
 
 from gateway.config import Config
 from gateway.context.load import Loader
-from gateway.identity.keyring import Keyring
 from gateway.upstream.targets import Routes
 
 NEEDS_RESTART: Final = ("server", "store", "log")  # tables
@@ -33,7 +32,6 @@ class Current:
     """
 
     config: Config
-    keyring: Keyring
     routes: Routes
     loaders: Mapping[str, tuple[Loader, ...]]
 
@@ -42,7 +40,6 @@ def make_current(config: Config, loaders: Mapping[str, tuple[Loader, ...]] | Non
     """What follows from ``config``; imports the dialects that it names, so the first time is best had in a thread."""
     return Current(
         config=config,
-        keyring=Keyring(config.key),
         routes=Routes(config.provider, config.model, config.assistant, config.timeouts),
         loaders=loaders or {},
     )

@@ -5,6 +5,7 @@
     enter     a permit, or a place in the line and then a permit, or a refusal at once      flow/admission.py
     listen    the body, bounded in bytes and time; parsed and checked                       dialects/
     route     the name that was asked for → targets, in order of preference                 upstream/targets.py
+    reserve   tokens and money that it may take, or a refusal                               accounts.py
     gather    an assistant's loaders, side by side under one budget                         context/
     ask       retries, hedges, failover, up to the commit point: the first content          upstream/attempts.py
     answer    whole, or relayed: reader → bounded channel → the connection's writer          flow/relay.py
@@ -31,6 +32,7 @@ from types import TracebackType
 import trio
 from attrs import frozen
 
+from gateway.accounts import Account
 from gateway.config import Assistant
 from gateway.context.assemble import assemble
 from gateway.context.load import LoaderReport, LoaderStarted, check_required, load_context
@@ -59,6 +61,7 @@ from gateway.upstream.attempt import BYTES_PER_TOKEN, Attempt
 from gateway.upstream.attempts import Attempts
 from gateway.upstream.targets import Route
 
+BUDGET = "budget_exhausted"
 KEPT_CHARS = 131_072  # of an answer that a conversation remembers
 AFTER_FINISH_S = 0.5  # how long a usage that was asked for may follow the finish reason
 
@@ -89,6 +92,7 @@ class Exchange:
         gateway: Gateway,
         record: Record,
         place: Place,
+        account: Account,
         principal: Principal,
         *,
         timeout_s: float = math.inf,
@@ -97,6 +101,7 @@ class Exchange:
         self._gateway = gateway
         self._current = gateway.current  # what a reload of the configuration replaces, it replaces for the next request
         self._place = place
+        self._account = account
         self._principal = principal
         total_s = self._current.config.timeouts.total_s
         self._total_at = record.received_at + min(timeout_s, total_s)
@@ -104,6 +109,7 @@ class Exchange:
         self._why_total = f"the request took longer than its {timeout_s:g} s (x-request-timeout-ms)" if own else ""
         self._conversation = conversation
         self._attempts: Attempts | None = None
+        self._asked_bytes = 0
         self._events_before = 0  # relayed from attempts that broke off
         self._lines: list[Attempt] = []  # whose answers have begun
         self.record = record
@@ -125,6 +131,7 @@ class Exchange:
         await self._enter()
         request = await self._recall(await self._listen(listen, voice))
         route = self._route(request)
+        await self._account.reserve(route, self.record, self._asked_bytes)
         if voice.speaks_early and request.stream and self._loads(request, route):
             return Answer(run=partial(self._tell, request, route, voice))
         attempt = await self._gather_and_ask(request, route, voice)
@@ -148,6 +155,11 @@ class Exchange:
         self._keep_response(request, voice)
         return Answer(body=body)
 
+    @property
+    def _tenant(self) -> str:
+        """Whose memory this is: the key's id, for its name may be given to another one day."""
+        return self._principal.key_id or self._principal.name
+
     async def _enter(self) -> None:
         """Hold a permit. Most requests got theirs with their headers, and pass."""
         if not self._place.holds_permit:
@@ -157,7 +169,10 @@ class Exchange:
 
     async def _listen(self, listen: Callable[[], Awaitable[bytes]], voice: Voice) -> Request:
         self.record.phase = Phase.BODY
-        request = voice.parse(await listen())
+        body = await listen()
+        self._asked_bytes = len(body)
+        request = voice.parse(body)
+        self.record.max_tokens = request.max_tokens
         self._conversation = voice.conversation or self._conversation
         self.record.model = request.model
         self.record.stream = request.stream
@@ -167,14 +182,14 @@ class Exchange:
         """The request, knowing the earlier responses that it refers to, as far as they are kept."""
         if not isinstance(request, ResponsesRequest) or not request.wanted:
             return request
-        return request.with_kept(await self._gateway.memory.recall(self._principal.name, request.wanted))
+        return request.with_kept(await self._gateway.memory.recall(self._tenant, request.wanted))
 
     def _keep_response(self, request: Request, voice: Voice) -> None:
         """Keep a whole response for who goes on from it. Sync."""
         if isinstance(voice, ResponsesVoice) and isinstance(request, ResponsesRequest):
             kept = voice.to_keep(request)
             if kept is not None:
-                self._gateway.memory.keep_response(self._principal.name, kept.id, kept.previous, kept.data)
+                self._gateway.memory.keep_response(self._tenant, kept.id, kept.previous, kept.data)
 
     def _route(self, request: Request) -> Route:
         route = self._current.routes.resolve(request.model, self._principal)
@@ -236,7 +251,7 @@ class Exchange:
             input=request.last_user_text,
             user=request.user,
             conversation=self._conversation,
-            tenant=self._principal.name,
+            tenant=self._tenant,
         )
 
     async def _ask(self, request: Request, route: Route, voice: Voice) -> Attempt:
@@ -327,12 +342,18 @@ class Exchange:
                     await pump(
                         attempt.receive,
                         stream.feed,
-                        lambda: stream.complete or stream.error is not None,
+                        self._enough(stream),
                         outlet,
                         guard,
                         stall_s=self._patience(attempt, stream),
                         pace=self._gateway.pace,
                     )
+            if (
+                not stream.complete
+                and self._account.stops
+                and self._account.exhausted(self._events_before + stream.events)
+            ):
+                return StreamBroken(BUDGET, "the answer was ended: the budget that was set aside for it is used up")
             if not stream.complete:
                 stream.eof()
         except (GatewayError, EventTooLong, BadAnswer) as error:
@@ -349,6 +370,15 @@ class Exchange:
         if not stream.finished:
             return StreamBroken("upstream_cut", f"{attempt.target.name} ended its answer before it was whole")
         return None
+
+    def _enough(self, stream: AnswerStream) -> Callable[[], bool]:
+        """Whether to read on: until the stream's end, or that of the money for it."""
+        if not self._account.stops:
+            return lambda: stream.complete or stream.error is not None
+        return lambda: stream.complete or stream.error is not None or self._spent(stream)
+
+    def _spent(self, stream: AnswerStream) -> bool:
+        return self._account.stops and self._account.exhausted(self._events_before + stream.events)
 
     def _patience(self, attempt: Attempt, stream: AnswerStream) -> Callable[[], float]:
         """How long the stream may be silent from now on. Keep-alives put that off, but only up to a limit."""
@@ -373,7 +403,7 @@ class Exchange:
         self._settle(broken)
         broken.broke(trouble)
         broken.close()
-        over = isinstance(trouble, DeadlineExceeded) and trouble.stage == "total"
+        over = trouble.code == BUDGET or (isinstance(trouble, DeadlineExceeded) and trouble.stage == "total")
         if over or self._attempts is None:
             return None
         repaired = None
@@ -448,7 +478,7 @@ class Exchange:
         answer = attempt.answer()
         if answer is not None and answer.first.text:
             text = answer.first.text[:KEPT_CHARS]
-            self._gateway.memory.remember(self._principal.name, self._conversation, request.last_user_text, text)
+            self._gateway.memory.remember(self._tenant, self._conversation, request.last_user_text, text)
 
     def fail(self, error: GatewayError) -> None:
         """Note the error that the client is told."""
@@ -464,20 +494,26 @@ class Exchange:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._place.release()
+        self._attempts = None  # they know us: a cycle would keep all of this until a garbage collection
         record = self.record
         close_record(record, error)
         aside = next((attempt for attempt in self._lines if attempt.take_up()), None)
         if aside is None:
-            self._gateway.observe(record)
+            self._close()
         else:
             self._gateway.drains.take(aside, partial(self._tell_drained, aside, record.ended_at))
+
+    def _close(self) -> None:
+        """Settle the account and tell the record; nothing changes it any more."""
+        self._account.close(self.record)
+        self._gateway.observe(self.record)
 
     def _tell_drained(self, attempt: Attempt, ended_at: float) -> None:
         """Close the record of a stream that was read on after its client had left."""
         attempt.fact.outcome = "drained"
         self._settle(attempt)
         self.record.ended_at = ended_at
-        self._gateway.observe(self.record)
+        self._close()
 
 
 def close_record(record: Record, error: BaseException | None) -> None:

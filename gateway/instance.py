@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import trio
 from attrs import evolve
 
+from gateway.accounts import Accounts
 from gateway.config import Config, Source
 from gateway.context.build import build_loaders
 from gateway.context.load import Loader
@@ -24,12 +25,14 @@ from gateway.flow.admission import Admission
 from gateway.flow.guard import GuardBook
 from gateway.flow.pace import Pace
 from gateway.flow.supervise import supervised
-from gateway.identity.keyring import Keyring
+from gateway.identity.directory import Directory
+from gateway.identity.tokens import Tokens
 from gateway.memory import Memory
 from gateway.observe.log import LogSink
 from gateway.observe.metrics import Gauges, Metrics
 from gateway.observe.peers import Peers
 from gateway.reload import Reloads
+from gateway.store.keys import Keys
 from gateway.store.sqlite import Store
 from gateway.upstream.drain import Drains
 from gateway.upstream.health import HealthBook
@@ -38,6 +41,7 @@ from gateway.upstream.transport import Client, Transport, make_client
 
 PRUNE_EVERY_S = 10.0
 LAST_TURNS_S = 1.0
+LAST_ENTRIES_S = 2.0
 
 
 class Demo(Protocol):
@@ -83,6 +87,9 @@ class Gateway:
         self.health = HealthBook(self._key_refused)
         self.drains = Drains(self.health)
         self.transport = Transport()
+        self.tokens = Tokens(config, say=self._say)
+        self.directory = Directory(config, tokens=self.tokens, say=self._say)
+        self.accounts = Accounts(config, say=self._say)
         self.metrics = Metrics([name for name, _, _ in self.routes.names()], self._gauges)
         self.log = LogSink(config.log, fd=log_fd)
         self.server_statistics: Callable[[], Any] | None = None
@@ -101,11 +108,6 @@ class Gateway:
     def config(self) -> Config:
         """The configuration now; a request's own is that of the :class:`Current` it began with."""
         return self.current.config
-
-    @property
-    def keyring(self) -> Keyring:
-        """The keys now."""
-        return self.current.keyring
 
     @property
     def routes(self) -> Routes:
@@ -137,6 +139,8 @@ class Gateway:
         admission = config.admission
         self.admission.resize(permits=admission.workers, queue=admission.queue, max_wait_s=admission.max_wait_s)
         self.health.keep(self.routes.providers)
+        self.directory.configure(config)
+        self.accounts.configure(config)
         self.metrics.know(name for name, _, _ in self.routes.names())
         self._limit_connections()
         return restart
@@ -156,6 +160,9 @@ class Gateway:
     def _tell_of_reload(self, outcome: str, level: str, event: str, about: dict[str, Any]) -> None:
         if outcome:
             self.metrics.reloaded(outcome)
+        self.log.say(level, event, **about)
+
+    def _say(self, level: str, event: str, /, **about: Any) -> None:
         self.log.say(level, event, **about)
 
     def _build_loaders(self, config: Config) -> dict[str, tuple[Loader, ...]]:
@@ -181,15 +188,22 @@ class Gateway:
         Cancellation: background work ends at once; the log's last lines have a second to be written.
         """
         try:
-            async with self._open_store() as store, make_client(self.transport) as client:
+            async with (
+                self._open_store() as store,
+                make_client(self.transport) as client,
+                self.accounts.keeping(store),
+            ):
                 self.store, self._client = store, client
                 self.memory.open(store)
+                self.directory.attach(Keys(store.sql))
+                await self.directory.refresh()
                 self.current = evolve(self.current, loaders=self._build_loaders(self.config))
                 async with trio.open_nursery() as nursery:
                     for run in self._background():
                         nursery.start_soon(self._supervise, run)
                     yield self
                     await self.memory.finish(LAST_TURNS_S)
+                    await self.accounts.finish(LAST_ENTRIES_S)
                     nursery.cancel_scope.cancel()
         finally:
             self.transport.close()
@@ -201,6 +215,8 @@ class Gateway:
     def _background(self) -> list[Callable[[], Any]]:
         work: list[Callable[[], Any]] = [self.log.run, self._prune, self.pace.run, self.drains.run]
         work += self.memory.background()
+        work += self.accounts.background()
+        work += [self.directory.run, self._keep_issuers]
         if self._reloads is not None:
             work.append(self._reloads.run)
         if self._peers is not None:
@@ -227,6 +243,10 @@ class Gateway:
         while True:
             await trio.sleep(PRUNE_EVERY_S)
             self.transport.prune()
+
+    async def _keep_issuers(self) -> None:
+        assert self._client is not None
+        await self.tokens.run(self._client)
 
     async def _publish(self) -> None:
         assert self._peers is not None
@@ -267,6 +287,9 @@ class Gateway:
             "sluice_requests_waiting": {(name,): float(n) for name, n in admission.waiting_by_priority.items()},
             "sluice_log_lines_dropped": {(): float(self.log.dropped)},
             **self.memory.gauges(),
+            **self.accounts.gauges(),
+            **self.directory.gauges(),
+            **self.tokens.gauges(),
         }
         if self.server_statistics is not None:
             server = self.server_statistics()

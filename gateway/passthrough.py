@@ -33,6 +33,7 @@ from typing import Any
 import trio
 from attrs import frozen
 
+from gateway.accounts import Account
 from gateway.core.errors import DeadlineExceeded, GatewayError, RequestError, Retry, StreamBroken, UpstreamError
 from gateway.core.facts import AttemptFact, Kind, Outcome, Phase, Record
 from gateway.exchange import chain_of, close_record, outcome_of
@@ -102,11 +103,19 @@ class Passage:
     """
 
     def __init__(
-        self, gateway: Gateway, record: Record, place: Place, passed: Passed, *, timeout_s: float = math.inf
+        self,
+        gateway: Gateway,
+        record: Record,
+        place: Place,
+        account: Account,
+        passed: Passed,
+        *,
+        timeout_s: float = math.inf,
     ) -> None:
         self._gateway = gateway
         self._timeouts = gateway.current.config.timeouts
         self._place = place
+        self._account = account
         self._passed = passed
         total_s = self._timeouts.total_s
         self._total_at = record.received_at + min(timeout_s, total_s)
@@ -135,6 +144,7 @@ class Passage:
             self.record.phase = Phase.QUEUE
             await self._place.wait()
             self.record.queue_s = trio.current_time() - self.record.received_at
+        await self._account.pass_through()
         self.record.phase = Phase.BODY
         try:
             with self._guard() as guard:
@@ -313,6 +323,7 @@ class Passage:
             began = "broken" if self.record.first_token_at else "failed"
             fact.outcome = fact.outcome or ("cancelled" if cancelled else began)
             fact.code = fact.code or self.record.code
+        self._account.close(self.record)
         self._gateway.observe(self.record)
 
 

@@ -132,10 +132,14 @@ class Door:
         self._check_body(headers)
         timeout_s = timeout_of(headers.get(b"x-request-timeout-ms"))
         conversation = conversation_of(headers.get(b"x-sluice-conversation"))
+        account = gateway.accounts.enter(principal, record.received_at)
+        if isinstance(account, Rejected):
+            return account
         place = gateway.admission.try_enter(priority, record.received_at + timeout_s)
         if isinstance(place, Rejected):
+            account.give_up()
             return place
-        return Exchange(gateway, record, place, principal, timeout_s=timeout_s, conversation=conversation)
+        return Exchange(gateway, record, place, account, principal, timeout_s=timeout_s, conversation=conversation)
 
     def _let_pass(self, record: Record, headers: dict[bytes, bytes], scope: dict[str, Any]) -> Passage | Rejected:
         """The same for what is passed through: there is a provider that lists the path, too."""
@@ -150,8 +154,12 @@ class Door:
         if length is not None and (not length.isdigit() or int(length) > self._max_upload_bytes):
             raise too_large(self._max_upload_bytes, MAX_UPLOAD)
         timeout_s = timeout_of(headers.get(b"x-request-timeout-ms"))
+        account = gateway.accounts.enter(principal, record.received_at)
+        if isinstance(account, Rejected):
+            return account
         place = gateway.admission.try_enter(priority, record.received_at + timeout_s)
         if isinstance(place, Rejected):
+            account.give_up()
             return place
         passed = Passed(
             provider=provider,
@@ -161,19 +169,26 @@ class Door:
             headers=scope["headers"],
             length=None if length is None else int(length),
         )
-        return Passage(gateway, record, place, passed, timeout_s=timeout_s)
+        return Passage(gateway, record, place, account, passed, timeout_s=timeout_s)
 
     def _who(
         self, record: Record, headers: dict[bytes, bytes], api_key: bytes | None, scope: dict[str, Any]
     ) -> tuple[Principal, Priority]:
         """Whose request it is; with the client's site checked where no key is asked for."""
-        keyring = self._gateway.keyring
-        local = not keyring.is_open or is_local(scope.get("client"))
-        principal = keyring.identify(headers.get(b"authorization"), api_key, local=local)
-        if keyring.is_open:
+        directory, client = self._gateway.directory, scope.get("client")
+        is_open = directory.is_open
+        principal = directory.identify(
+            headers.get(b"authorization"),
+            api_key,
+            local=not is_open or is_local(client),
+            client=client[0] if client else None,
+            endpoint=record.endpoint,
+        )
+        if is_open:
             check_site(headers.get(b"host"), headers.get(b"origin"))
         priority = priority_of(principal, headers.get(b"x-priority"))
         record.principal, record.priority = principal.name, priority.name.lower()
+        record.key_id, record.team, record.org = principal.key_id, principal.team, principal.org
         return principal, priority
 
     def _check_body(self, headers: dict[bytes, bytes]) -> None:

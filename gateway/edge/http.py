@@ -214,14 +214,14 @@ def _add_lists(app: GatewayApp, gateway: Gateway) -> None:
 def _add_kept_responses(app: GatewayApp, gateway: Gateway) -> None:
     @app.get("/v1/responses/<id>")
     async def retrieve(id: str) -> Response:
-        data = await gateway.memory.find_response(_identify(gateway).name, id)
+        data = await gateway.memory.find_response(_tenant(gateway), id)
         if data is None:
             raise _no_response(id)
         return Response(document_of(data), content_type="application/json")
 
     @app.delete("/v1/responses/<id>")
     async def delete(id: str) -> Response:
-        if not await gateway.memory.delete_response(_identify(gateway).name, id):
+        if not await gateway.memory.delete_response(_tenant(gateway), id):
             raise _no_response(id)
         return _json(deleted_document(id))
 
@@ -244,7 +244,7 @@ def _add_pages(app: GatewayApp, gateway: Gateway) -> None:
         page = loaded().playground(
             demo=gateway.demo is not None,
             version=__version__,
-            needs_key=not gateway.keyring.is_open,
+            needs_key=not gateway.directory.is_open,
             users=gateway.demo.users if gateway.demo else (),
             questions=gateway.demo.questions if gateway.demo else (),
             if_none_match=etag.encode() if etag else None,
@@ -269,10 +269,19 @@ def _identify(gateway: Gateway) -> Principal:
     key = _header("X-Api-Key")
     if request.path.startswith(GOOGLE_PATHS):
         key = key_of(dict(request.scope["headers"]), request.scope["query_string"])
-    principal = gateway.keyring.identify(_header("Authorization"), key, local=is_local(request.scope.get("client")))
-    if gateway.keyring.is_open:
+    client = request.scope.get("client")
+    is_open = gateway.directory.is_open
+    principal = gateway.directory.identify(
+        _header("Authorization"), key, local=is_local(client), client=client[0] if client else None
+    )
+    if is_open:
         check_site(_header("Host"), _header("Origin"))
     return principal
+
+
+def _tenant(gateway: Gateway) -> str:
+    principal = _identify(gateway)
+    return principal.key_id or principal.name
 
 
 def _header(name: str) -> bytes | None:

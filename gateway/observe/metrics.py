@@ -33,6 +33,11 @@ sluice_target_ttft_seconds          gauge      target (recent peak, decaying)
 sluice_retry_budget                 gauge      provider (extra attempts in hand)
 sluice_keys_cooling                 gauge      provider
 sluice_streams_draining             gauge      provider
+sluice_ledger_entries               gauge      fate (written, spilled, replayed, lost, torn, pruned)
+sluice_ledger_waiting               gauge
+sluice_ledger_spilled_bytes         gauge
+sluice_ledger_away                  gauge
+sluice_ledger_degraded              gauge
 sluice_log_lines_dropped            gauge
 sluice_turns_lost                   gauge
 sluice_limits_refused               gauge      scope, kind (requests refused since the start, by limit)
@@ -96,6 +101,11 @@ GAUGES: dict[str, tuple[str, Labels]] = {
     "sluice_retry_budget": ("Extra attempts in hand", ("provider",)),
     "sluice_keys_cooling": ("Keys that are left alone for a while", ("provider",)),
     "sluice_streams_draining": ("Streams read on after their clients left", ("provider",)),
+    "sluice_ledger_entries": ("Ledger entries by where they went since the start", ("fate",)),
+    "sluice_ledger_waiting": ("Ledger entries in memory", ()),
+    "sluice_ledger_spilled_bytes": ("Ledger entries on disk that are yet to be replayed", ()),
+    "sluice_ledger_away": ("Whether the ledger's database is away", ()),
+    "sluice_ledger_degraded": ("Whether entries can go neither to the database nor to the disk", ()),
     "sluice_log_lines_dropped": ("Log lines that could not be written since the start", ()),
     "sluice_responses_lost": ("Responses that could not be kept since the start", ()),
     "sluice_turns_lost": ("Conversation turns that could not be kept since the start", ()),

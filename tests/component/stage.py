@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
+import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -39,6 +41,8 @@ max_wait_s = {max_wait_s}
 {timeouts}
 [store]
 url = "{store}"
+[ledger]
+spill_dir = "{spill}"
 [log]
 {log}
 [[provider]]
@@ -145,6 +149,7 @@ async def staged(
             ``/v1``.
         behaviour: Of the provider; by default it answers at once with 20 tokens.
     """
+    spill = tempfile.mkdtemp(prefix="sluice-ledger-")
     sim = Simulator(behaviour or Behaviour(ttft_s=0.0, tokens_per_s=0.0, tokens=20), **(sim_options or {}))
     async with trio.open_nursery() as nursery:
         host, port = await nursery.start(sim.serve)
@@ -155,6 +160,7 @@ async def staged(
             max_wait_s=max_wait_s,
             timeouts=timeouts,
             store=store,
+            spill=spill,
             log=log,
             sim=f"http://{host}:{port}/v1",
             key=KEY,
@@ -185,6 +191,7 @@ async def staged(
         stage.port = int(url.rpartition(":")[2])
         yield stage
         nursery.cancel_scope.cancel()
+    shutil.rmtree(spill)
 
 
 async def _run_then_set(run: Any, done: trio.Event, task_status: trio.TaskStatus[Any]) -> None:

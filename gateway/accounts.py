@@ -1,0 +1,261 @@
+"""One request's money and tokens: reserved before a provider is asked, settled when all is known, written down once.
+
+::
+
+    door       enter      requests and concurrency of key, team, organisation              quota/
+    exchange   reserve    tokens and money, estimated; the model's limits                  quota/, ledger/prices.py
+               exhausted  a stream that has used up what was set aside for it              quota/
+    close      close      one entry in the ledger; settled with what it really cost        ledger/, quota/
+
+Everything but ``reserve`` is synchronous, and that waits only where this process has no slice of a limit in hand yet.
+A request whose key has no limits, for a model without any, has no ticket and pays for nothing here but the ledger.
+
+Estimates: a prompt has a token per four bytes of its document; an answer as many as the client lets it have, or, where
+the client does not say, as the target's answers have as a rule (:data:`USUAL_TOKENS` if none is known yet).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import trio
+
+from gateway.config import Config
+from gateway.core.errors import Rejected
+from gateway.core.facts import Record
+from gateway.core.limits import LimitRule
+from gateway.core.principal import Principal
+from gateway.identity.belonging import rules
+from gateway.ledger.ledger import Ledger
+from gateway.ledger.prices import Prices
+from gateway.quota.backend import LaterLimits
+from gateway.quota.quota import Quota
+from gateway.quota.ticket import Ticket
+from gateway.store.database import StoreError
+from gateway.store.limits_redis import RedisLimits
+from gateway.store.limits_sql import SqlLimits
+from gateway.store.sql import SqlStore
+from gateway.store.sqlite import Store
+from gateway.upstream.targets import Route
+
+BYTES_PER_TOKEN = 4
+USUAL_TOKENS = 1_000  # of an answer, before any was seen
+Headers = list[tuple[bytes, bytes]]
+
+
+class Account:
+    """What one request has reserved. Made at the door, closed exactly once.
+
+    Attributes:
+        stops: Whether its stream may be ended when the reservation is used up and there is no more.
+    """
+
+    __slots__ = (
+        "_accounts",
+        "_micro_usd_per_token",
+        "_principal",
+        "_prompt_micro_usd",
+        "_prompt_tokens",
+        "_ticket",
+        "stops",
+    )
+
+    def __init__(self, accounts: Accounts, principal: Principal, ticket: Ticket | None) -> None:
+        self._accounts = accounts
+        self._principal = principal
+        self._ticket = ticket
+        self._prompt_tokens = 0
+        self._prompt_micro_usd = 0
+        self._micro_usd_per_token = 0.0
+        self.stops = False
+
+    async def reserve(self, route: Route, record: Record, asked_bytes: int) -> None:
+        """Set aside what the request may use, before anything is sent to a provider.
+
+        Args:
+            asked_bytes: Of the client's document.
+
+        Raises:
+            Rejected: ``rate_limited``, ``budget_exhausted`` or ``limits_away``; names the limit and its owner.
+
+        Cancellation: nothing is set aside.
+        """
+        of_model = self._accounts.rules_of(route.model.name)
+        if self._ticket is None:
+            if not of_model:
+                return
+            entered = self._accounts.quota.enter((), trio.current_time())
+            if isinstance(entered, Rejected):
+                raise entered
+            self._ticket = entered
+        answer_tokens = record.max_tokens or self._accounts.usual_tokens(route)
+        self._prompt_tokens = -(-asked_bytes // BYTES_PER_TOKEN)
+        self._estimate(route, answer_tokens)
+        micro_usd = self._prompt_micro_usd + round(self._micro_usd_per_token * answer_tokens)
+        refused = await self._ticket.reserve_soon(of_model, self._prompt_tokens + answer_tokens, micro_usd)
+        if refused is not None:
+            raise refused
+        every = self._accounts.stop_streams
+        self.stops = every or any(rule.stop_streams for rule in (*self._principal.limits, *of_model))
+
+    async def pass_through(self) -> None:
+        """The same for what is passed through, whose tokens and cost nobody knows beforehand.
+
+        Raises:
+            Rejected: As :meth:`reserve`.
+        """
+        if self._ticket is not None:
+            refused = await self._ticket.reserve_soon((), 0, 0)
+            if refused is not None:
+                raise refused
+
+    def _estimate(self, route: Route, answer_tokens: int) -> None:
+        """The dearest of the targets, for any of them may answer; one whose price is unknown has no say."""
+        names, prices = [target.name for target in route.targets], self._accounts.prices
+        self._prompt_micro_usd = prices.dearest_micro_usd(names, self._prompt_tokens, 0) or 0
+        whole = prices.dearest_micro_usd(names, self._prompt_tokens, answer_tokens) or 0
+        self._micro_usd_per_token = max(whole - self._prompt_micro_usd, 0) / max(answer_tokens, 1)
+
+    def exhausted(self, tokens: int) -> bool:
+        """Whether a stream of so many tokens has used up what there was for it. Cost: 0.5 µs."""
+        if self._ticket is None:
+            return False
+        spent = self._prompt_micro_usd + round(self._micro_usd_per_token * tokens)
+        return self._ticket.exhausted(self._prompt_tokens + tokens, spent)
+
+    def cost_micro_usd(self, record: Record) -> int | None:
+        """What all attempts cost so far; None where a price is unknown."""
+        total = 0
+        for fact in record.attempts:
+            if fact.usage is not None:
+                provider, _, model = fact.target.partition("/")
+                cost = self._accounts.prices.cost_micro_usd(provider, model, fact.usage)
+                if cost is None:
+                    return None
+                total += cost
+        return total
+
+    def headers(self) -> Headers:
+        """What is left of the limits, and which soft ones are exceeded, for the answer's head."""
+        if self._ticket is None:
+            return []
+        warnings = [(b"x-sluice-limit-warning", text.encode("ascii", "replace")) for text in self._ticket.warnings()]
+        return self._ticket.headers() + warnings
+
+    def give_up(self) -> None:
+        """There is no room for the request after all. Sync."""
+        if self._ticket is not None:
+            self._ticket.abandon()
+
+    def close(self, record: Record) -> None:
+        """Write a closed record down, and settle with what it says. Sync; called exactly once."""
+        entry = self._accounts.ledger.write(record)
+        if self._ticket is None:
+            return
+        if record.attempts:
+            tokens = sum(fact.usage.total_tokens for fact in record.attempts if fact.usage is not None)
+            self._ticket.settle(tokens, entry.spent_micro_usd, trio.current_time())
+        else:
+            self._ticket.abandon()
+
+
+class Accounts:
+    """All requests' accounts; owns limits, prices and the ledger.
+
+    Args:
+        config: ``[limits]`` and ``[ledger]`` hold as long as the process; models' limits and prices may be replaced.
+        say: The log: level, event, fields.
+    """
+
+    def __init__(self, config: Config, say: Callable[..., None]) -> None:
+        self._say = say
+        self.stop_streams = config.limits.stop_streams
+        self._url = config.limits.url
+        self._rates, self._budgets = LaterLimits(), LaterLimits()
+        self._sql: SqlStore | None = None
+        self.quota = Quota(
+            self._rates,
+            budgets=None if self._url is None else self._budgets,
+            lease_s=config.limits.lease_s,
+            on_failure=config.limits.on_failure,
+            stop_streams=config.limits.stop_streams,
+            say=say,
+        )
+        self.prices = Prices(config, self._price_unknown)
+        self.ledger = Ledger(config.ledger, self.prices, self._opened, say)
+        self._of_models: Mapping[str, tuple[LimitRule, ...]] = {}
+        self.configure(config)
+
+    # ── the request path ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def enter(self, principal: Principal, now: float) -> Account | Rejected:
+        """Count a request at the door; the refusal is returned, for it comes often where it comes at all."""
+        if not principal.limits:
+            return Account(self, principal, None)
+        entered = self.quota.enter(principal.limits, now)
+        return entered if isinstance(entered, Rejected) else Account(self, principal, entered)
+
+    def rules_of(self, model: str) -> tuple[LimitRule, ...]:
+        """The limits of a configured model."""
+        return self._of_models.get(model, ())
+
+    def usual_tokens(self, route: Route) -> int:
+        """How long an answer of the first target is as a rule."""
+        return self.ledger.usual_tokens(route.stages[0][0].name) or USUAL_TOKENS
+
+    # ── the lifetime ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def configure(self, config: Config) -> None:
+        """Work with another configuration's prices and models' limits from now on. Sync."""
+        self.prices = self.ledger.prices = Prices(config, self._price_unknown)
+        found = {model.name: rules("model", model.name, model) for model in config.model}
+        self._of_models = {name: limits for name, limits in found.items() if limits}
+        self.quota.know(rule for limits in self._of_models.values() for rule in limits)
+
+    @asynccontextmanager
+    async def keeping(self, store: Store) -> AsyncIterator[None]:
+        """Keep limits and ledger in this store for the length of the block; rates in Redis, if ``[limits] url`` says.
+
+        Raises:
+            StoreError: What Redis needs is not installed.
+        """
+        self._sql = store.sql
+        self._budgets.keeper = SqlLimits(store.sql)
+        async with AsyncExitStack() as stack:
+            self._rates.keeper = self._budgets.keeper
+            if self._url is not None:
+                self._rates.keeper = await stack.enter_async_context(RedisLimits.open(self._url))
+            try:
+                yield
+            finally:
+                self.ledger.close()
+
+    def background(self) -> list[Callable[[], Awaitable[None]]]:
+        """What has to run: slices are refilled, entries are written."""
+        return [self._keep_limits, self._keep_ledger]
+
+    async def _keep_limits(self) -> None:
+        await self.quota.run()
+
+    async def _keep_ledger(self) -> None:
+        await self.ledger.run()
+
+    async def finish(self, timeout_s: float) -> None:
+        """Write what waits; what the store does not take in time goes to the disk."""
+        await self.ledger.finish(timeout_s)
+
+    def _opened(self) -> SqlStore:
+        if self._sql is None:
+            raise StoreError("the store is not open yet")
+        return self._sql
+
+    def _price_unknown(self, target: str) -> None:
+        fix = f'[prices."{target}"] input_usd_per_mtok = …, output_usd_per_mtok = …'
+        self._say("warning", "price_unknown", target=target, counts_as="unknown", fix=fix)
+
+    # ── for people ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def gauges(self) -> dict[str, dict[tuple[str, ...], float]]:
+        """For the metrics."""
+        return {**self.quota.gauges(), **self.ledger.gauges()}
