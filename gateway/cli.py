@@ -196,6 +196,20 @@ sluice.add_command(
 )
 
 
+@sluice.command(short_help="Show what was used and what it cost.")
+@click.option("--by", default="model", show_default=True, metavar="A,B", help="team, org, model, key, day, target, …")
+@click.option("--since", default="30d", show_default=True, metavar="WHEN", help="7d, 24h, 2027-01-31 (UTC).")
+@click.option("--until", metavar="WHEN", help="Before when; the same forms.  [default: now]")
+@click.option("--format", type=click.Choice(["table", "csv", "json", "parquet"]), default="table", show_default=True)
+@_config_option
+def usage(file: Path | None, by: str, since: str, until: str | None, format: str) -> None:
+    """Show what was used and what it cost: requests, tokens and money, added up from the ledger."""
+    config = _any_config(file)
+    from gateway.ledger.usage_command import run
+
+    run(config, by=by, since=since, until=until, format=format)
+
+
 def _source(file: Path | None, **server: object) -> Source:
     """Where the configuration is; the given ``[server]`` values go over what it says."""
     from gateway.config import Source

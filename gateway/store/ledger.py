@@ -82,7 +82,7 @@ async def sums(sql: SqlStore, by: Sequence[str], since_s: float, until_s: float)
         since_s, until_s: Seconds since the epoch, from and before when requests began.
 
     Raises: StoreError; KeyError for an unknown dimension.
-    *Cost*: one pass over the rows in between: a million 1.5 s in SQLite.
+    *Cost*: one pass over the rows in between: a million 1.7 s in SQLite; a row is about 530 bytes.
     """
     columns = [DIMENSIONS[name] for name in by]
     measured = [f"COALESCE(SUM({what}), 0)" for what in MEASURES.values()]
