@@ -116,14 +116,16 @@ def read_answer(body: bytes) -> tuple[Usage | None, str]:
     """Usage and finish reason of a whole (non-streamed) answer, which itself passes through as bytes.
 
     Raises:
-        BadAnswer: It is no chat completion.
+        BadAnswer: It is no chat completion, or says no reason for its end: as of a stream, nobody knows whether that is
+            all of it.
     """
     try:
         answer = _answer.decode(body)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise BadAnswer(str(error)) from None
-    finish = next((str(c.finish_reason) for c in answer.choices if c.finish_reason), "")
-    return (_usage_of(answer.usage) if answer.usage is not None else None), finish
+    if not answer.choices or not all(choice.finish_reason for choice in answer.choices):
+        raise BadAnswer("an answer without a finish reason")
+    return (_usage_of(answer.usage) if answer.usage is not None else None), str(answer.choices[0].finish_reason)
 
 
 @frozen(slots=True)

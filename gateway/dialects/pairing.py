@@ -14,7 +14,7 @@ from gateway.core.facts import Usage
 from gateway.dialects.answer import Answer
 from gateway.dialects.events import CONTENT, Event, Failed, Finished, Used, is_content
 from gateway.dialects.kept import MAX_KEPT_CHARS, take_in
-from gateway.dialects.provider import ProviderDialect, Reader, Writer
+from gateway.dialects.provider import BadAnswer, ProviderDialect, Reader, Writer
 from gateway.dialects.sse import EventSplitter, EventTooLong
 from gateway.dialects.voice import Asking, Request, Voice, Whole
 
@@ -48,12 +48,14 @@ def read_whole(voice: Voice, request: Request, dialect: ProviderDialect, body: b
     """A whole answer, passed or translated.
 
     Raises:
-        BadAnswer: It is none.
+        BadAnswer: It is none, or says no reason for its end: as of a stream, nobody knows whether that is all of it.
     """
     answer = Answer.of(dialect.read_whole(body))
     finished = answer.first.finished
+    if finished is None or not all(choice.finished for choice in answer.choices.values()):
+        raise BadAnswer("an answer without a finish reason")
     written = body if dialect.wire == voice.dialect else voice.write_whole(answer, request)
-    return Whole(body=written, usage=answer.usage, finish_reason=finished.reason if finished else "", answer=answer)
+    return Whole(body=written, usage=answer.usage, finish_reason=finished.reason, answer=answer)
 
 
 class _Watched:

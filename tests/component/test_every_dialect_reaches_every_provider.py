@@ -196,6 +196,15 @@ async def test_a_stream_that_breaks_off_ends_with_one_error_of_the_clients(clien
 
 
 @EVERY
+async def test_a_document_that_says_no_reason_for_its_end_is_no_answer(client: str, provider: str) -> None:
+    tongue = TONGUES[client]
+    async with speaking() as stage:
+        heard = await hear(stage, tongue, Question(), f"{provider}/sim-end=8", stream=False)
+        assert heard.status == 502
+        assert "sent no answer that its dialect allows" in tongue.refusal(heard)
+
+
+@EVERY
 @STREAMED
 async def test_a_client_that_leaves_ends_the_providers_work(client: str, provider: str, stream: bool) -> None:
     tongue = TONGUES[client]
