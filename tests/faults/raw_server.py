@@ -328,13 +328,29 @@ def slow_drip(every_s: float, *, limit_bytes: int | None = None) -> Script:
     return script
 
 
-async def _begin(peer: Peer) -> None:
-    """The first half of the answer that was asked for."""
-    if _wants_stream(await peer.request()):
+def drip_in_the_middle(every_s: float) -> Script:
+    """Half of the answer, and then its next bytes one by one, ``every_s`` seconds between them."""
+
+    async def script(peer: Peer) -> None:
+        request = await _begin(peer)
+        rest = chunk(b"".join(events()[4:])) if _wants_stream(request) else whole_document()[-40:-1]
+        for index in range(len(rest)):
+            await peer.say(rest[index : index + 1])
+            await trio.sleep(every_s)
+        await peer.until_gone()
+
+    return script
+
+
+async def _begin(peer: Peer) -> bytes:
+    """The first half of the answer that was asked for; gives the request."""
+    request = await peer.request()
+    if _wants_stream(request):
         await peer.say(SSE_HEAD + chunk(b"".join(events()[:4])))
     else:
         document = whole_document()
         await peer.say(document[: len(document) - 40])
+    return request
 
 
 # ── sockets and certificates ─────────────────────────────────────────────────────────────────────────────────────────
