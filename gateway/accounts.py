@@ -27,6 +27,7 @@ from gateway.core.facts import Record
 from gateway.core.limits import LimitRule
 from gateway.core.principal import Principal
 from gateway.identity.belonging import rules
+from gateway.ledger.entry import Entry
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.prices import Prices
 from gateway.quota.backend import LaterLimits
@@ -151,6 +152,7 @@ class Account:
     def close(self, record: Record) -> None:
         """Write a closed record down, and settle with what it says. Sync; called exactly once."""
         entry = self._accounts.ledger.write(record)
+        self._accounts.spent(entry)
         if self._ticket is None:
             return
         if record.attempts:
@@ -166,10 +168,12 @@ class Accounts:
     Args:
         config: ``[limits]`` and ``[ledger]`` hold as long as the process; models' limits and prices may be replaced.
         say: The log: level, event, fields.
+        spent: Told what each request cost; sync.
     """
 
-    def __init__(self, config: Config, say: Callable[..., None]) -> None:
+    def __init__(self, config: Config, say: Callable[..., None], spent: Callable[[Entry], None]) -> None:
         self._say = say
+        self.spent = spent
         self.stop_streams = config.limits.stop_streams
         self._url = config.limits.url
         self._rates, self._budgets = LaterLimits(), LaterLimits()

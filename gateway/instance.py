@@ -89,8 +89,8 @@ class Gateway:
         self.transport = Transport()
         self.tokens = Tokens(config, say=self._say)
         self.directory = Directory(config, tokens=self.tokens, say=self._say)
-        self.accounts = Accounts(config, say=self._say)
         self.metrics = Metrics([name for name, _, _ in self.routes.names()], self._gauges)
+        self.accounts = Accounts(config, say=self._say, spent=self.metrics.spend)
         self.log = LogSink(config.log, fd=log_fd)
         self.server_statistics: Callable[[], Any] | None = None
         self.store: Store | None = None

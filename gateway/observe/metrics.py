@@ -17,6 +17,11 @@ sluice_cancelled_total              counter    phase
 sluice_upstream_responses_total     counter    target, status
 sluice_attempts_total               counter    target, kind, outcome
 sluice_tokens_total                 counter    model, direction (in, out, cached, reasoning), source
+sluice_cost_usd_total               counter    model
+sluice_lost_usd_total               counter    model (attempts that failed, broke off or lost a race)
+sluice_unpriced_total               counter    model (requests whose price is unknown)
+sluice_tokens_saved_total           counter    model (of answers whose client left, estimated)
+sluice_saved_usd_total              counter    model (what they would have cost)
 sluice_passed_bytes_total           counter    target (a provider), direction (in, out)
 sluice_config_reloads_total         counter    outcome (applied, unchanged, refused)
 sluice_queue_wait_seconds           histogram
@@ -59,7 +64,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.core.facts import Outcome, Record
 
@@ -79,6 +84,11 @@ COUNTERS: dict[str, tuple[str, Labels]] = {
     "sluice_upstream_responses": ("Answers of providers by status (0: none came)", ("target", "status")),
     "sluice_attempts": ("Targets asked, by why and by what came of it", ("target", "kind", "outcome")),
     "sluice_tokens": ("Tokens", ("model", "direction", "source")),
+    "sluice_cost_usd": ("What answers cost, in dollars", ("model",)),
+    "sluice_lost_usd": ("What attempts cost that came to nothing, in dollars", ("model",)),
+    "sluice_unpriced": ("Requests whose cost is not known", ("model",)),
+    "sluice_tokens_saved": ("Tokens that were not generated because the client left, estimated", ("model",)),
+    "sluice_saved_usd": ("What those would have cost, in dollars, estimated", ("model",)),
     "sluice_passed_bytes": ("Bytes of bodies that were passed through", ("target", "direction")),
     "sluice_config_reloads": ("Readings of the configuration while running", ("outcome",)),
 }
@@ -120,6 +130,21 @@ GAUGES: dict[str, tuple[str, Labels]] = {
     "sluice_issuer_keys": ("Keys of a token issuer in memory, of all processes together", ("issuer",)),
     "sluice_issuer_down": ("Processes that could not fetch an issuer's keys", ("issuer",)),
 }
+
+
+class Spent(Protocol):
+    """What a request cost, as the ledger has it: None where a price is unknown."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def cost_micro_usd(self) -> int | None: ...
+    @property
+    def lost_micro_usd(self) -> int | None: ...
+    @property
+    def tokens_saved(self) -> int: ...
+    @property
+    def saved_micro_usd(self) -> int: ...
 
 
 class Histogram:
@@ -176,6 +201,21 @@ class Metrics:
             self._time("sluice_context_seconds", (fact.loader, fact.outcome), fact.ms / 1000)
         if record.target:
             self._count_upstream(record, model)
+
+    def spend(self, spent: Spent) -> None:
+        """Count what a request cost. Sync; a microsecond."""
+        model = spent.model if spent.model in self._models else "other" if spent.model else ""
+        for name, micro_usd in (
+            ("sluice_cost_usd", spent.cost_micro_usd),
+            ("sluice_lost_usd", spent.lost_micro_usd),
+            ("sluice_saved_usd", spent.saved_micro_usd),
+        ):
+            if micro_usd:
+                self.counters[name][model,] += micro_usd / 1_000_000
+        if spent.cost_micro_usd is None or spent.lost_micro_usd is None:
+            self.counters["sluice_unpriced"][model,] += 1
+        if spent.tokens_saved:
+            self.counters["sluice_tokens_saved"][model,] += spent.tokens_saved
 
     def _count_upstream(self, record: Record, model: str) -> None:
         target = record.target_label
