@@ -125,24 +125,29 @@ class Account:
         spent = self._prompt_micro_usd + round(self._micro_usd_per_token * tokens)
         return self._ticket.exhausted(self._prompt_tokens + tokens, spent)
 
-    def cost_micro_usd(self, record: Record) -> int | None:
-        """What all attempts cost so far; None where a price is unknown."""
+    def price(self, record: Record) -> None:
+        """Note in the record what all attempts cost; it stays None where a price is unknown. Sync."""
         total = 0
         for fact in record.attempts:
             if fact.usage is not None:
                 provider, _, model = fact.target.partition("/")
                 cost = self._accounts.prices.cost_micro_usd(provider, model, fact.usage)
                 if cost is None:
-                    return None
+                    return
                 total += cost
-        return total
+        record.cost_micro_usd = total
 
-    def headers(self) -> Headers:
-        """What is left of the limits, and which soft ones are exceeded, for the answer's head."""
-        if self._ticket is None:
-            return []
-        warnings = [(b"x-sluice-limit-warning", text.encode("ascii", "replace")) for text in self._ticket.warnings()]
-        return self._ticket.headers() + warnings
+    def headers(self, record: Record) -> Headers:
+        """For the answer's head: what is left of the limits, soft ones that are exceeded, a whole answer's cost."""
+        headers: Headers = []
+        if self._ticket is not None:
+            headers += self._ticket.headers()
+            headers += [
+                (b"x-sluice-limit-warning", text.encode("ascii", "replace")) for text in self._ticket.warnings()
+            ]
+        if record.cost_usd:
+            headers.append((b"x-sluice-cost-usd", record.cost_usd.encode()))
+        return headers
 
     def give_up(self) -> None:
         """There is no room for the request after all. Sync."""

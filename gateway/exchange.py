@@ -101,7 +101,7 @@ class Exchange:
         self._gateway = gateway
         self._current = gateway.current  # what a reload of the configuration replaces, it replaces for the next request
         self._place = place
-        self._account = account
+        self.account = account
         self._principal = principal
         total_s = self._current.config.timeouts.total_s
         self._total_at = record.received_at + min(timeout_s, total_s)
@@ -131,7 +131,7 @@ class Exchange:
         await self._enter()
         request = await self._recall(await self._listen(listen, voice))
         route = self._route(request)
-        await self._account.reserve(route, self.record, self._asked_bytes)
+        await self.account.reserve(route, self.record, self._asked_bytes)
         if voice.speaks_early and request.stream and self._loads(request, route):
             return Answer(run=partial(self._tell, request, route, voice))
         attempt = await self._gather_and_ask(request, route, voice)
@@ -151,6 +151,7 @@ class Exchange:
         attempt.succeed()
         self._remember(attempt, request)
         self.record.phase = Phase.DONE
+        self.account.price(self.record)
         body = voice.whole(attempt.whole.body, self.record)
         self._keep_response(request, voice)
         return Answer(body=body)
@@ -350,8 +351,8 @@ class Exchange:
                     )
             if (
                 not stream.complete
-                and self._account.stops
-                and self._account.exhausted(self._events_before + stream.events)
+                and self.account.stops
+                and self.account.exhausted(self._events_before + stream.events)
             ):
                 return StreamBroken(BUDGET, "the answer was ended: the budget that was set aside for it is used up")
             if not stream.complete:
@@ -373,12 +374,12 @@ class Exchange:
 
     def _enough(self, stream: AnswerStream) -> Callable[[], bool]:
         """Whether to read on: until the stream's end, or that of the money for it."""
-        if not self._account.stops:
+        if not self.account.stops:
             return lambda: stream.complete or stream.error is not None
         return lambda: stream.complete or stream.error is not None or self._spent(stream)
 
     def _spent(self, stream: AnswerStream) -> bool:
-        return self._account.stops and self._account.exhausted(self._events_before + stream.events)
+        return self.account.stops and self.account.exhausted(self._events_before + stream.events)
 
     def _patience(self, attempt: Attempt, stream: AnswerStream) -> Callable[[], float]:
         """How long the stream may be silent from now on. Keep-alives put that off, but only up to a limit."""
@@ -421,6 +422,7 @@ class Exchange:
         attempt.succeed()
         self._remember(attempt, request)
         self.record.phase = Phase.DONE
+        self.account.price(self.record)
         ending = stream.end(self.record.usage) + voice.ends(self.record)
         self._keep_response(request, voice)
         return ending
@@ -450,6 +452,8 @@ class Exchange:
         A stream of a provider that would be paid in full anyway may be set aside instead, to hear what it cost.
         """
         for attempt in self._lines:
+            if attempt.hung_up:
+                continue  # the server says so for each sign of it: a write that fails, an end that is read
             if self.record.phase is Phase.STREAM and not attempt.ended and self._gateway.drains.reserve(attempt):
                 attempt.set_aside()
             else:
@@ -505,7 +509,7 @@ class Exchange:
 
     def _close(self) -> None:
         """Settle the account and tell the record; nothing changes it any more."""
-        self._account.close(self.record)
+        self.account.close(self.record)
         self._gateway.observe(self.record)
 
     def _tell_drained(self, attempt: Attempt, ended_at: float) -> None:

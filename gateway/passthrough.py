@@ -115,7 +115,7 @@ class Passage:
         self._gateway = gateway
         self._timeouts = gateway.current.config.timeouts
         self._place = place
-        self._account = account
+        self.account = account
         self._passed = passed
         total_s = self._timeouts.total_s
         self._total_at = record.received_at + min(timeout_s, total_s)
@@ -144,7 +144,7 @@ class Passage:
             self.record.phase = Phase.QUEUE
             await self._place.wait()
             self.record.queue_s = trio.current_time() - self.record.received_at
-        await self._account.pass_through()
+        await self.account.pass_through()
         self.record.phase = Phase.BODY
         try:
             with self._guard() as guard:
@@ -323,7 +323,7 @@ class Passage:
             began = "broken" if self.record.first_token_at else "failed"
             fact.outcome = fact.outcome or ("cancelled" if cancelled else began)
             fact.code = fact.code or self.record.code
-        self._account.close(self.record)
+        self.account.close(self.record)
         self._gateway.observe(self.record)
 
 

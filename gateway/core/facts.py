@@ -118,6 +118,7 @@ class Record:
         events: Content events relayed; the base of the token estimate when no usage was reported.
         path: What was asked of the provider, for what is passed through; its bodies' bytes are ``bytes_in`` (the
             client's) and ``bytes_out`` (the provider's).
+        cost_micro_usd: Of all attempts together, once the answer is whole; None before, and where a price is unknown.
         status: What the client was sent, 0 if nothing.
         code: The error's code, "" without one.
         detail: For the log only: what lies behind ``code``.
@@ -152,6 +153,7 @@ class Record:
     bytes_out: int = 0
     usage: Usage | None = None
     finish_reason: str = ""
+    cost_micro_usd: int | None = None
     status: int = 0
     outcome: Outcome | None = None
     code: str = ""
@@ -161,6 +163,12 @@ class Record:
     def upstream_status(self) -> int:
         """The last attempt's status, 0 if there is none."""
         return self.attempts[-1].status if self.attempts else 0
+
+    @property
+    def cost_usd(self) -> str:
+        """The cost in exact dollars, ``0.000123``; "" where it is not known."""
+        cost = self.cost_micro_usd
+        return "" if cost is None else f"{cost // 1_000_000}.{cost % 1_000_000:06d}"
 
     @property
     def total_s(self) -> float:

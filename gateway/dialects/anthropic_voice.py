@@ -34,7 +34,7 @@ from gateway.dialects.anthropic_shapes import VERSION
 from gateway.dialects.anthropic_writer import AnthropicWriter
 from gateway.dialects.provider import ProviderDialect
 from gateway.dialects.sse import encode_event
-from gateway.dialects.voice import Asking, Opening, Request, Whole
+from gateway.dialects.voice import Asking, Opening, Request, Whole, cost_comment
 
 ERROR_TYPES = {
     400: "invalid_request_error",
@@ -94,7 +94,7 @@ class AnthropicVoice:
         return b""
 
     def ends(self, record: Record) -> bytes:
-        return b""
+        return cost_comment(record)
 
     def whole(self, body: bytes, record: Record) -> bytes:
         return body

@@ -43,7 +43,7 @@ from gateway.dialects.json_limits import check_structure, count_in
 from gateway.dialects.openai_chat import error_document, not_json, wrong_field
 from gateway.dialects.provider import ProviderDialect, Quirks
 from gateway.dialects.sse import encode_event
-from gateway.dialects.voice import Asking, Whole
+from gateway.dialects.voice import Asking, Whole, cost_comment
 
 MAX_N = 128
 MAX_LOGPROBS = 20
@@ -325,7 +325,7 @@ class CompletionsVoice:
         return b""
 
     def ends(self, record: Record) -> bytes:
-        return b""
+        return cost_comment(record)
 
     def whole(self, body: bytes, record: Record) -> bytes:
         return body

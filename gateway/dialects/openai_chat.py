@@ -27,7 +27,7 @@ from gateway.dialects.json_limits import check_structure, count_in
 from gateway.dialects.kept import Kept
 from gateway.dialects.provider import ProviderDialect, Quirks
 from gateway.dialects.sse import encode_event
-from gateway.dialects.voice import Asking, Whole
+from gateway.dialects.voice import Asking, Whole, cost_comment
 
 MAX_MESSAGES = 10_000
 MAX_N = 128
@@ -226,14 +226,14 @@ class ChatVoice:
     def prepare(self, request: ChatRequest, dialect: ProviderDialect, model: str, *, keep: bool) -> Asking:
         if dialect.wire != self.dialect:
             return pairing.prepare(self, request, dialect, model, keep=keep)
-        stream = None
+        stream, drops = None, dialect.quirks.drops
         if request.stream:
             kept = Kept(dialect.reader()) if keep else None
             stream = ChatStream(want_usage=request.include_usage, choices=request.n, kept=kept)
         return Asking(
             path=dialect.path(model, stream=request.stream),
             body=request.encode_as_is(model, dialect.quirks),
-            dropped=tuple(name for name in dialect.quirks.drops if name in request.fields),
+            dropped=tuple(name for name in drops if name in request.fields) if drops else (),
             stream=stream,
             passes=True,
         )
@@ -264,7 +264,7 @@ class ChatVoice:
         return b""
 
     def ends(self, record: Record) -> bytes:
-        return b""
+        return cost_comment(record)
 
     def whole(self, body: bytes, record: Record) -> bytes:
         return body

@@ -12,14 +12,14 @@ With ``stream`` the answer is server-sent events, each with an ``id:`` that coun
 ``model.started``       ``target, model, attempt``
 ``text.delta``          ``text``
 ``tool.called``         ``id, name, arguments`` once its arguments are whole
-``usage``               ``prompt_tokens, completion_tokens, total_tokens, estimated``
+``usage``               ``prompt_tokens, completion_tokens, total_tokens, estimated, cost_usd``
 ``done``                ``finish_reason, ttft_ms, total_ms, request_id``: the answer is whole
 ``error``               ``code, message, retry_after_s``: it is not; nothing follows
 ======================  ================================================================
 
 Without it: one document with the answer, its sources, the loaders' times and the usage.
 
-Limits: usage has no cost beside it, because there is no table of prices yet. ``assistant`` is at most 256 characters
+Limits: ``cost_usd`` is null for models whose price is not known. ``assistant`` is at most 256 characters
 long, ``conversation`` 200.
 """
 
@@ -140,7 +140,7 @@ class OrchestrateVoice:
         return OrchestrateWriter(self._event)
 
     def ends(self, record: Record) -> bytes:
-        usage = [self._event("usage", _usage(record.usage))] if record.usage else []
+        usage = [self._event("usage", _usage(record.usage, record))] if record.usage else []
         done = self._event(
             "done",
             {
@@ -186,7 +186,7 @@ class OrchestrateVoice:
                     {"loader": n.loader, "kind": n.kind, "outcome": n.outcome, "ms": n.ms, "reason": n.reason}
                     for n in self._loaders.values()
                 ],
-                "usage": _usage(record.usage) if record.usage else None,
+                "usage": _usage(record.usage, record) if record.usage else None,
                 "queue_ms": round(record.queue_s * 1000, 1),
                 "context_ms": round(record.context_s * 1000, 1),
                 "total_ms": round((record.ended_at - record.received_at) * 1000, 1),
@@ -236,10 +236,11 @@ class OrchestrateWriter:
         )
 
 
-def _usage(usage: Usage) -> dict[str, Any]:
+def _usage(usage: Usage, record: Record) -> dict[str, Any]:
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.total_tokens,
         "estimated": usage.estimated,
+        "cost_usd": record.cost_usd or None,
     }

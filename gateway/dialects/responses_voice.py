@@ -38,7 +38,7 @@ from gateway.dialects.responses_reader import ResponsesReader, read_response
 from gateway.dialects.responses_request import ResponsesRequest, parse_request
 from gateway.dialects.responses_writer import Numbers, ResponsesWriter, write_response
 from gateway.dialects.sse import encode_event
-from gateway.dialects.voice import Asking, Whole
+from gateway.dialects.voice import Asking, Whole, cost_comment
 
 _encode = msgspec.json.Encoder().encode
 
@@ -149,7 +149,7 @@ class ResponsesVoice:
         return b""
 
     def ends(self, record: Record) -> bytes:
-        return b""
+        return cost_comment(record)
 
     def whole(self, body: bytes, record: Record) -> bytes:
         self._last = body

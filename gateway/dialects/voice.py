@@ -101,7 +101,7 @@ class AnswerStream(Protocol):
         billed: Usage as this provider reported it; differs from ``usage`` where an answer has parts from several.
         error: The provider's error event, if it sent one.
         malformed: Events that were left out because they could not be read.
-        catching_up: What it reads now, the client already has; see ``dialects.resumed``.
+        catching_up: What it read last, the client already has; see ``dialects.resumed``.
     """
 
     committed: bool
@@ -240,3 +240,8 @@ class Voice(Protocol):
     def error(self, error: GatewayError) -> dict[str, Any]:
         """The error document of a request that got no answer."""
         ...
+
+
+def cost_comment(record: Record) -> bytes:
+    """What a stream cost, as a comment behind its events: clients skip it, people and proxies find it."""
+    return f": x-sluice-cost-usd {record.cost_usd}\n\n".encode() if record.cost_usd else b""

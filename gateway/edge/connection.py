@@ -212,6 +212,7 @@ def _answer_headers(exchange: Exchange | Passage) -> Headers:
         (b"x-request-id", record.request_id.encode()),
         (b"x-sluice-queue-ms", b"%d" % round(record.queue_s * 1000)),
         *_target_headers(exchange),
+        *exchange.account.headers(record),
     ]
 
 
