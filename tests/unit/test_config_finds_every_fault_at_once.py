@@ -19,9 +19,11 @@ from gateway.config import (
     Hedge,
     HttpLoader,
     Key,
+    Ledger,
     Log,
     Model,
     ModelTimeouts,
+    Price,
     Provider,
     RetrievalLoader,
     Retry,
@@ -134,7 +136,7 @@ def test_overrides_replace_what_the_file_says_before_it_is_checked() -> None:
 NOT_DEFAULTS = ("# ${", "# A number", "# A target", "# Azure", "# tls_", "# on_disconnect", "# concurrency", "# hedge")
 TABLES = (
     Server, Admission, Timeouts, Store, Log, ContextRules, Provider, RetryBudget, Breaker, Concurrency, Model, Target,
-    Retry, Hedge, ModelTimeouts, Assistant, RetrievalLoader, ConversationLoader, HttpLoader, Key,
+    Retry, Hedge, ModelTimeouts, Ledger, Price, Assistant, RetrievalLoader, ConversationLoader, HttpLoader, Key,
 )  # fmt: skip
 
 
