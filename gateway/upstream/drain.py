@@ -19,7 +19,7 @@ from gateway.core.errors import UpstreamError
 from gateway.dialects.provider import BadAnswer
 from gateway.dialects.sse import EventTooLong
 from gateway.upstream.attempt import Attempt
-from gateway.upstream.health import HealthBook
+from gateway.upstream.health import HealthBook, ProviderHealth
 
 
 class Drains:
@@ -29,6 +29,7 @@ class Drains:
         self._book = book
         self._nursery: trio.Nursery | None = None
         self._scopes: set[trio.CancelScope] = set()
+        self._places: dict[int, ProviderHealth] = {}  # by attempt; a reload may put another in the provider's place
         self.active = 0
 
     async def run(self) -> None:
@@ -46,7 +47,7 @@ class Drains:
             scope.cancel()
 
     def reserve(self, attempt: Attempt) -> bool:
-        """Whether this attempt's stream is to be read on; if so, a place is taken for it. Sync."""
+        """Whether this attempt's stream is to be read on; if so, a place is taken for it: once. Sync."""
         provider, stream = attempt.target.provider, attempt.stream
         if not provider.drains or self._nursery is None or stream is None or not stream.committed:
             return False
@@ -54,6 +55,7 @@ class Drains:
         if health.drains >= provider.settings.drain_max_streams or stream.events >= provider.settings.drain_max_tokens:
             return False
         health.drains += 1
+        self._places[id(attempt)] = health
         self.active += 1
         return True
 
@@ -85,6 +87,6 @@ class Drains:
 
     def _end(self, attempt: Attempt, tell: Callable[[], None]) -> None:
         attempt.close()
-        self._book.provider(attempt.target.provider).drains -= 1
+        self._places.pop(id(attempt)).drains -= 1
         self.active -= 1
         tell()

@@ -96,7 +96,7 @@ class RawResponse:
         except BaseException as exc:
             self._end("dead" if isinstance(exc, TransportError) else "aborted")
             raise
-        if conn.complete:
+        if conn.complete and self._conn is conn:  # otherwise it was handed over, and is the other's to give back
             self.complete = True
             self._conn = None
             self._pool.give_back(conn)
