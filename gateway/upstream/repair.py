@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from attrs import evolve
 
+from gateway.core.errors import RequestError
 from gateway.dialects.answer import Answer, ReasoningBlock, TextBlock
 from gateway.dialects.call import Message, Text
 from gateway.dialects.resumed import ResumedStream
@@ -13,8 +14,14 @@ from gateway.upstream.targets import Target
 
 def can_be_joined(so_far: Answer, request: Request) -> bool:
     """Whether the rest of another answer can follow: one choice, of text alone. Tool calls are never gone on with."""
-    blocks = so_far.first.blocks
-    return set(so_far.choices) <= {0} and all(isinstance(block, TextBlock | ReasoningBlock) for block in blocks)
+    if not set(so_far.choices) <= {0}:
+        return False
+    if not all(isinstance(block, TextBlock | ReasoningBlock) for block in so_far.first.blocks):
+        return False
+    try:
+        return request.call().n == 1  # the other choices may only not have begun
+    except RequestError:
+        return False  # it means something in its own dialect alone, and cannot be said again in other words
 
 
 def ask_for_the_rest(
