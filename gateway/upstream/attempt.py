@@ -18,7 +18,7 @@ from types import TracebackType
 
 import orjson
 import trio
-from attrs import define, frozen
+from attrs import define
 
 from gateway.config import Timeouts
 from gateway.core.errors import DeadlineExceeded, GatewayError, Retry, UpstreamError
@@ -41,24 +41,6 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_REASON_CHARS = 2_000
 BYTES_PER_TOKEN = 4
 REUSE_WAIT_S = 0.25  # how long the end of a finished answer is waited for, so that its connection can be kept
-
-
-@frozen(kw_only=True, slots=True)
-class Question:
-    """What is asked of one target.
-
-    Attributes:
-        asking: Path, body, and the stream that will read the answer.
-        read_whole: Understands an answer that is not streamed. Raises ``BadAnswer``.
-        key: Which of the provider's keys is used.
-        timeouts: Of the model that was asked for.
-    """
-
-    target: Target
-    asking: Asking
-    read_whole: Callable[[bytes], Whole]
-    timeouts: Timeouts
-    key: int = 0
 
 
 class NotAsked:
@@ -203,13 +185,26 @@ class Attempt:
 
 
 async def begin(
-    transport: RawTransport, question: Question, fact: AttemptFact, guard: Guard, hold: Callable[[Attempt], None]
+    transport: RawTransport,
+    target: Target,
+    asking: Asking,
+    fact: AttemptFact,
+    guard: Guard,
+    *,
+    key: int,
+    timeouts: Timeouts,
+    read_whole: Callable[[bytes], Whole],
+    hold: Callable[[Attempt], None],
 ) -> Attempt:
     """Ask a target and wait for its first content, or its whole answer.
 
     Args:
+        asking: Path, body, and the stream that will read the answer.
         fact: Where this attempt's facts are noted.
         guard: Entered by the caller; its phases are set here.
+        key: Which of the provider's keys is used.
+        timeouts: Of the model that was asked for.
+        read_whole: Understands an answer that is not streamed. Raises ``BadAnswer``.
         hold: Told the attempt as soon as its answer has begun, so that it can be closed from outside.
 
     Raises:
@@ -218,7 +213,6 @@ async def begin(
 
     Cancellation: the connection is closed before this returns control.
     """
-    target, asking, timeouts = question.target, question.asking, question.timeouts
     provider = target.provider
     guard.phase("first_token", timeouts.first_token_s)
     path = provider.base_path + asking.path
@@ -227,7 +221,7 @@ async def begin(
             b"POST",
             provider.origin,
             path,
-            provider.headers_for(question.key, path, asking),
+            provider.headers_for(key, path, asking),
             asking.body,
             connect_timeout_s=timeouts.connect_s,
             pool_timeout_s=timeouts.connect_s,
@@ -250,7 +244,7 @@ async def begin(
         if asking.stream is not None:
             await _reach_content(attempt, asking.stream, guard, timeouts)
         else:
-            attempt.whole = await _read_whole(attempt, question.read_whole)
+            attempt.whole = await _read_whole(attempt, read_whole)
     except BaseException:
         attempt.close()
         raise

@@ -27,6 +27,7 @@ from functools import partial
 
 import trio
 
+from gateway.config import Hedge
 from gateway.core.errors import DeadlineExceeded, GatewayError, RequestError, Retry, UpstreamError
 from gateway.core.facts import AttemptFact, Kind, Record, Usage
 from gateway.dialects.answer import Answer
@@ -35,7 +36,7 @@ from gateway.flow.guard import Guard
 from gateway.flow.hedge import hedged
 from gateway.policy.classify import CONTEXT_TOO_LONG, DIVERGED, PREFILL_REFUSED, Health, judge
 from gateway.policy.retry import Backoff
-from gateway.upstream.attempt import BYTES_PER_TOKEN, Attempt, NotAsked, Question, begin
+from gateway.upstream.attempt import BYTES_PER_TOKEN, Attempt, NotAsked, begin
 from gateway.upstream.health import HealthBook, Lease, Unavailable
 from gateway.upstream.raw import RawTransport
 from gateway.upstream.repair import ask_for_the_rest, can_be_joined
@@ -97,7 +98,7 @@ class Attempts:
         """
         failure: Failure | None = None
         kind = Kind.PRIMARY
-        while (lease := await self._next_lease(wait=failure is None)) is not None:
+        while (lease := self._next_free() or await self._first_to_come_free(failure)) is not None:
             try:
                 return await self._pursue(lease, kind)
             except (UpstreamError, DeadlineExceeded, RequestError) as error:
@@ -117,13 +118,8 @@ class Attempts:
             self._least_window = max(self._least_window, target.context_tokens + 1)
         return judge(error).elsewhere
 
-    async def _next_lease(self, *, wait: bool) -> Lease | None:
-        """A hold on the next target that can be asked now; None when there is none.
-
-        Args:
-            wait: If all that can be asked have as many requests as they bear, wait for the first of them.
-        """
-        skipped: list[Unavailable] = []
+    def _next_free(self) -> Lease | None:
+        """A hold on the next target that can be asked now; None when there is none."""
         while self._line:
             target = self._line.popleft()
             if target.context_tokens < self._least_window:
@@ -131,10 +127,13 @@ class Attempts:
             entered = self._book.enter(target)
             if isinstance(entered, Lease):
                 return entered
-            skipped.append(entered)
-        self._unavailable += skipped
-        saturated = next((one.target for one in skipped if one.why == "saturated"), None)
-        if saturated is None or not wait:
+            self._unavailable.append(entered)
+        return None
+
+    async def _first_to_come_free(self, failure: Failure | None) -> Lease | None:
+        """If nobody was asked yet, and some targets only have as many requests as they bear: the first of those."""
+        saturated = next((one.target for one in self._unavailable if one.why == "saturated"), None)
+        if saturated is None or failure is not None:
             return None
         with self._guard() as guard:
             guard.phase("first_token", self._route.timeouts.first_token_s)
@@ -155,9 +154,12 @@ class Attempts:
     async def _pursue(self, lease: Lease, kind: Kind) -> Attempt:
         """Ask one target, and again where that is safe, allowed and of use."""
         target, retries = lease.target, 0
+        hedge = self._rules.hedge if kind is Kind.PRIMARY and self._line else None
         while True:
             try:
-                return await self._hedged(lease, kind)
+                if hedge is None or retries:
+                    return await self._once(lease, kind)
+                return await self._hedged(lease, kind, hedge)
             except (UpstreamError, DeadlineExceeded) as error:
                 pause_s = self._pause_s(target, error, retries)
                 if pause_s is None:
@@ -188,11 +190,8 @@ class Attempts:
         with self._guard():
             await trio.sleep(seconds)
 
-    async def _hedged(self, lease: Lease, kind: Kind) -> Attempt:
+    async def _hedged(self, lease: Lease, kind: Kind, rules: Hedge) -> Attempt:
         """Ask a target; if it is slower than it usually is, the next one as well, and take who is first."""
-        rules = self._rules.hedge if kind is Kind.PRIMARY and self._line else None
-        if rules is None:
-            return await self._once(lease, kind)
         learnt = self._book.of(lease.target).hedge(rules)
         delay_s = rules.delay_s if rules.delay_s is not None else learnt.delay_s()
         if delay_s is None:
@@ -202,7 +201,7 @@ class Attempts:
         second: list[Lease] = []
 
         def may() -> bool:
-            return self._take_second(second)
+            return self._take_second(lease.target, second)
 
         async def ask_second() -> Attempt:
             return await self._once(second[0], Kind.HEDGE)
@@ -220,18 +219,22 @@ class Attempts:
         # be forgotten, and the delay shrink with every hedge.
         outrun = won.fact.kind is Kind.HEDGE
         learnt.observe(trio.current_time() - began if outrun else won.fact.ttft_s)
-        self._note_answering(won)
+        self._note_asked(won.target)
         return won
 
-    def _take_second(self, second: list[Lease]) -> bool:
-        """Whether a hedge is allowed; if so, its lease is in ``second``."""
+    def _take_second(self, first: Target, second: list[Lease]) -> bool:
+        """Whether a hedge is allowed; if so, its lease is in ``second``.
+
+        The first target's provider pays: what it answers earns the hedges. Another provider's own successes would earn
+        none, for as long as it is only asked when the first is slow.
+        """
         if len(self._record.attempts) >= self._rules.max_attempts:
             return False
         for target in list(self._line):
             entered = self._book.enter(target)
             if isinstance(entered, Unavailable):
                 continue
-            if not self._book.of(target).provider.budget.try_take(trio.current_time()):
+            if not self._book.of(first).provider.budget.try_take(trio.current_time()):
                 entered.end(Health.SILENT)
                 return False
             self._line.remove(target)
@@ -243,7 +246,7 @@ class Attempts:
         """One attempt, with its facts and its lease."""
         target, voice, request = lease.target, self._voice, self._request
         dialect = target.provider.dialect
-        fact = AttemptFact(target=target.name, label=target.label, kind=kind, began_at=trio.current_time())
+        fact = AttemptFact(target=target.name, label=target.label, kind=kind, began_at=lease.began_at)
         try:
             if asking is None:
                 asking = voice.prepare(request, dialect, target.model, keep=self._keep or self._may_repair)
@@ -256,17 +259,20 @@ class Attempts:
                     timeouts=self._route.timeouts,
                     whole=asking.ready,
                 )
-            question = Question(
-                target=target,
-                asking=asking,
-                read_whole=partial(voice.read_whole, request, dialect),
-                timeouts=self._route.timeouts,
-                key=lease.key,
-            )
             self._record.attempts.append(fact)
-            self._record.target, self._record.target_label = target.name, target.label
+            self._note_asked(target)
             with self._guard() as guard:
-                attempt = await begin(self._transport, question, fact, guard, self._hold)
+                attempt = await begin(
+                    self._transport,
+                    target,
+                    asking,
+                    fact,
+                    guard,
+                    key=lease.key,
+                    timeouts=self._route.timeouts,
+                    read_whole=partial(voice.read_whole, request, dialect),
+                    hold=self._hold,
+                )
         except (UpstreamError, DeadlineExceeded) as error:
             fact.outcome, fact.code = "failed", error.code
             lease.end(judge(error).health, error.retry_after_s)
@@ -277,15 +283,15 @@ class Attempts:
                 fact.usage = Usage(prompt_tokens=-(-len(asking.body) // BYTES_PER_TOKEN), estimated=True)
             lease.end(Health.SILENT)
             raise
-        fact.ttft_s = trio.current_time() - fact.began_at
-        lease.answered(fact.ttft_s if asking.stream is not None else None)
+        now = trio.current_time()
+        fact.ttft_s = now - fact.began_at
+        lease.answered(fact.ttft_s if asking.stream is not None else None, now)
         attempt.lease = lease
-        self._note_answering(attempt)
         self._record.dropped = asking.dropped
         return attempt
 
-    def _note_answering(self, attempt: Attempt) -> None:
-        self._record.target, self._record.target_label = attempt.target.name, attempt.target.label
+    def _note_asked(self, target: Target) -> None:
+        self._record.target, self._record.target_label = target.name, target.label
 
     # ── after the commit point ───────────────────────────────────────────────────────────────────────────────────
 
@@ -308,7 +314,7 @@ class Attempts:
         if self._rules.midstream == "error" or so_far is None or not can_be_joined(so_far, self._request):
             return None
         while len(self._record.attempts) < self._rules.max_attempts:
-            lease = await self._next_lease(wait=False)
+            lease = self._next_free()
             if lease is None:
                 return None
             found = await self._go_on(lease, so_far, broken)

@@ -140,12 +140,13 @@ class Lease:
 
     Attributes:
         key: Which of the provider's keys it uses.
+        began_at: When it was taken, on ``trio.current_time()``'s clock.
     """
 
-    __slots__ = ("_book", "_ended", "_good", "_health", "_ttft_s", "_verdict", "key", "target")
+    __slots__ = ("_book", "_ended", "_good", "_health", "_ttft_s", "_verdict", "began_at", "key", "target")
 
     def __init__(
-        self, book: HealthBook, target: Target, health: TargetHealth, key: int, verdict: Verdict | None
+        self, book: HealthBook, target: Target, health: TargetHealth, key: int, verdict: Verdict | None, now: float
     ) -> None:
         self._book = book
         self._health = health
@@ -155,11 +156,11 @@ class Lease:
         self._ttft_s: float | None = None
         self.target = target
         self.key = key
+        self.began_at = now
         health.in_flight += 1
 
-    def answered(self, ttft_s: float | None) -> None:
+    def answered(self, ttft_s: float | None, now: float) -> None:
         """The first content is here after ``ttft_s``; None: a whole answer, whose time says nothing of that."""
-        now = trio.current_time()
         health = self._health
         self._good, self._ttft_s = True, ttft_s
         if ttft_s is not None:
@@ -173,13 +174,16 @@ class Lease:
         if self._ended:
             return
         self._ended = True
-        now, health = trio.current_time(), self._health
+        health = self._health
         health.in_flight -= 1
+        good = how is Health.GOOD or (how is Health.SILENT and self._good)
         if health.limit is not None:
             dropped = how in (Health.OVERLOADED, Health.LIMITED)
-            good = how is Health.GOOD or (how is Health.SILENT and self._good)
             outcome = Release.DROPPED if dropped else Release.SUCCESS if good else Release.IGNORED
             health.limit.leave(outcome, self._ttft_s)
+        if good and self._good:
+            return  # all else was told when it answered
+        now = trio.current_time()
         if health.breaker is not None and self._verdict is not None:
             if how in (Health.FAILED, Health.OVERLOADED):
                 health.breaker.failed(now, self._verdict)
@@ -316,7 +320,7 @@ class HealthBook:
                 if health.limit is not None:
                     health.limit.leave(Release.IGNORED)
                 return Unavailable(target, "open", verdict.wait_s)
-        return Lease(self, target, health, key, verdict)
+        return Lease(self, target, health, key, verdict, now)
 
     async def wait_and_enter(self, target: Target) -> Lease | Unavailable:
         """The same, waiting for a place under the target's adaptive limit; the caller sets the deadline.

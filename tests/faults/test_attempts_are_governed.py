@@ -83,10 +83,10 @@ async def test_a_hedge_that_fails_leaves_the_first_alone() -> None:
         )
 
 
-async def test_hedges_are_paid_from_the_retry_budget() -> None:
+async def test_hedges_are_paid_from_the_retry_budget_of_who_is_slow() -> None:
     targets = target("a", "sim-ttft=0.3") + ", " + target("b", "sim-ttft=0.3")
     none = "retry_budget = { ratio = 0.0, floor = 0 }"
-    async with governed(provider("a"), provider("b", none), model(targets, "hedge = { delay_s = 0.05 }")) as stage:
+    async with governed(provider("a", none), provider("b"), model(targets, "hedge = { delay_s = 0.05 }")) as stage:
         assert (await ask(stage, chat("m", stream=True))).finished
         assert told(await last(stage)) == [("a", Kind.PRIMARY, "ok")]
 
