@@ -297,6 +297,7 @@ class Conversation:
             error = caught
         finally:
             service.end()
+            turn.over()
         if error is not None:
             _log.error("the app failed on %s %s", scope["method"], scope["path"], exc_info=error)
         await self._settle(turn, scope, failed_app=error is not None)

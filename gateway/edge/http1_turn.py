@@ -163,6 +163,14 @@ class Turn:
         self.scope.cancel()
         self._wake()
 
+    def over(self) -> None:
+        """The app has ended: let go of what it and the turn had of each other.
+
+        So both are freed now. In a cycle they would wait for the garbage collector, with all that the request knew.
+        """
+        for name in ("offer", "on_cancel"):
+            self._why.pop(name, None)
+
     def reusable(self) -> bool:
         """Whether the connection can go on after this turn."""
         return self.whole and self.response.keep_alive and not self.left and not self.refusal
