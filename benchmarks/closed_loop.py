@@ -41,17 +41,18 @@ class ClosedLoop:
         self.endless = endless
         self.opener = opener
         self.opened = 0
+        self.sent = 0  # requests that are counted or not, without the openers
         self.failed: list[Client] = []
         self.team = [loop.client(self._on) for _ in range(clients)]
 
     def run(self, warmup_s: float, window_s: float) -> dict[str, Any]:
-        """Ramp up, warm up, count; closes its clients. Returns :meth:`Window.end`."""
+        """Ramp up, warm up, count; closes its clients. Returns :meth:`Window.end` and how many were ``sent`` in all."""
         loop, window, clients = self.loop, self.window, len(self.team)
         if self.endless:
             self._open()
         for start in range(0, clients, RAMP):
             for client in self.team[start : start + RAMP]:
-                loop.send(client, self.payload, time.monotonic())
+                self._send(client, time.monotonic())
             self._work(0.03 if clients > RAMP else 0)
         if self.endless:
             self._work(_START_S, until=lambda: len(window.first_s) >= clients)
@@ -62,11 +63,15 @@ class ClosedLoop:
         window.restart(keep_first=self.endless)
         window.begin(loop)
         self._work_at_least(window_s, 2 * clients)
-        result = window.end(loop)
+        result = window.end(loop) | {"sent": self.sent}
         loop.gap_sink = None
         for client in self.team:
             loop.drop(client)
         return result
+
+    def _send(self, client: Client, now: float) -> None:
+        self.sent += 1
+        self.loop.send(client, self.payload, now)
 
     def _work_at_least(self, seconds: float, answers: int) -> None:
         self._work(seconds)
@@ -80,7 +85,7 @@ class ClosedLoop:
             self.loop.poll(min(left_s, _RETRY_S))
             # A server that refuses connections is asked again, not hammered.
             while self.failed and time.monotonic() - self.failed[0].due > _RETRY_S:
-                self.loop.send(self.failed.pop(0), self.payload, time.monotonic())
+                self._send(self.failed.pop(0), time.monotonic())
 
     def _on(self, client: Client, outcome: Outcome) -> None:
         now, window = time.monotonic(), self.window
@@ -91,7 +96,7 @@ class ClosedLoop:
             window.answered(client, expected=right)
             if right:
                 window.latencies_s.append(now - client.due)
-            self.loop.send(client, self.payload, now)
+            self._send(client, now)
         else:
             window.fail(client)
             self.failed.append(client)

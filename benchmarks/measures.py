@@ -12,7 +12,7 @@ from typing import Any
 from attrs import frozen
 
 from benchmarks import procs
-from benchmarks.contestants.base import Running
+from benchmarks.contestants.base import HEDGED, Running
 from benchmarks.driver import Instrument
 
 Figures = dict[str, float | None]
@@ -47,6 +47,42 @@ def cost(bench: Bench, *, per: str, fanout: bool = False, **arguments: Any) -> F
     counted = bench.instrument.ask("closed", warmup_s=bench.warmup_s, window_s=bench.window_s, **arguments)
     memory = procs.memory_bytes(bench.running.group)
     return closed_figures(counted, per) | {"memory_mb": memory / 1e6}
+
+
+def hedge(bench: Bench, *, model: str, clients: int) -> Figures:
+    """A heavy-tailed provider, asked without hedges and then with them, through the same gateway in the same round."""
+    instrument = bench.instrument
+    instrument.target(bench.running)
+    figures: Figures = {}
+    for name, suffix in (("alone", ""), ("hedged", HEDGED)):
+        started = instrument.provider_get("/stats")["started"]
+        counted = instrument.ask(
+            "closed",
+            model=model + suffix,
+            clients=clients,
+            stream=True,
+            warmup_s=bench.warmup_s,
+            window_s=bench.window_s,
+        )
+        seen = closed_figures(counted, "requests")
+        calls = instrument.provider_get("/stats")["started"] - started
+        figures |= {
+            f"{name}_p50_ms": seen["first_p50_ms"],
+            f"{name}_p99_ms": seen["first_p99_ms"],
+            f"{name}_extra_percent": (calls / counted["sent"] - 1) * 100,
+            f"{name}_cpu_us": seen["cpu_us"],
+            "foreign_percent": seen["foreign_percent"],
+        }
+    return figures | {"p99_percent": (figures["hedged_p99_ms"] or 0) / (figures["alone_p99_ms"] or 1) * 100}
+
+
+def translated(bench: Bench, *, model: str, like: str, stream: bool, clients: int) -> Figures:
+    """What a translated answer costs, and in relation to one of the same length that is passed through."""
+    arguments = {"per": "requests", "stream": stream, "clients": clients}
+    passed = cost(bench, model=like, **arguments)
+    seen = cost(bench, model=model, **arguments)
+    times = (seen["cpu_us"] or 0) / (passed["cpu_us"] or 1)
+    return seen | {"passed_us": passed["cpu_us"], "times": times}
 
 
 def closed_figures(counted: dict[str, Any], per: str) -> Figures:

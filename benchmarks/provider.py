@@ -1,4 +1,4 @@
-"""The provider every contestant calls: OpenAI chat completions from precomputed bytes on one epoll loop.
+"""The provider every contestant calls: chat completions and messages from precomputed bytes on one epoll loop.
 
 It is no framework's server on purpose: a provider that costs as much as the gateway measures itself. One request
 costs it a ``recv``, a dictionary look-up and a ``send``. Waiting uses ``select`` on the epoll descriptor, because
@@ -17,6 +17,7 @@ import argparse
 import gc
 import heapq
 import json
+import random
 import re
 import select
 import socket
@@ -64,6 +65,7 @@ class Provider:
         self.timers: list[tuple[float, int, int, Connection]] = []  # due, order, turn
         self.order = 0
         self.plans: dict[bytes, tuple[wire.Plan, str]] = {}
+        self.dice = random.Random(1)  # for heavy tails
         self.context = wire.json_response(json.dumps({"text": "Bounded queues refuse early. " * 12}).encode())
         self.reset()
 
@@ -160,7 +162,7 @@ class Provider:
         self.active += 1
         self.peak_active = max(self.peak_active, self.active)
         if plan.delay_s:
-            self._schedule(connection, time.monotonic() + plan.delay_s)
+            self._schedule(connection, time.monotonic() + plan.silence_s(self.dice))
         elif plan.interval_s:
             connection.due = time.monotonic()
             self._send_due(connection, plan, connection.due)

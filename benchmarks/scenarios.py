@@ -11,7 +11,7 @@ from functools import partial
 
 from attrs import field, frozen
 
-from benchmarks.contestants.base import Feature, Limits
+from benchmarks.contestants.base import HEDGED, Feature, Limits
 from benchmarks.measures import (
     OVERLOAD_FACTOR,
     OVERLOAD_LATENCY_MS,
@@ -25,10 +25,12 @@ from benchmarks.measures import (
     cold,
     cost,
     disconnect,
+    hedge,
     idle,
     overload,
     refusal,
     stalled,
+    translated,
 )
 
 
@@ -87,6 +89,23 @@ def paced(clients: int, *, quick: bool = False) -> Scenario:
     )
 
 
+def translating(name: str, text: str, *, model: str, like: str, stream: bool) -> Scenario:
+    return Scenario(
+        name=name,
+        text=f"32 clients of OpenAI's dialect, a provider of Anthropic's: {text}; beside it the same passed through",
+        run=partial(translated, model=model, like=like, stream=stream, clients=32),
+        metrics=(
+            CPU_REQUEST,
+            Metric(name="passed_us", unit="µs", title="passed through"),
+            Metric(name="times", unit="×", title="of it", ratio=False),
+            RATE,
+            P99,
+        ),
+        needs=frozenset({"stream", "translation"}),
+        models=(model, like),
+    )
+
+
 def all_scenarios() -> dict[str, Scenario]:
     """Every scenario by name, in the order of the report."""
     known = (
@@ -126,6 +145,26 @@ def all_scenarios() -> dict[str, Scenario]:
             needs=frozenset({"fanout"}),
             models=("unary", "fanout"),
             quick=True,
+        ),
+        translating("translate-unary", "JSON answers of 16 words", model="claude-16", like="unary", stream=False),
+        translating("translate-stream", "streams of 64 chunks", model="claude-64", like="stream-64", stream=True),
+        Scenario(
+            name="hedge",
+            text="16 streams one after the other; the provider takes 10 to 20 times its 20 ms for 3 % of the requests. "
+            "Without hedges, then with `hedge = {}` (the learnt 95th percentile) and a second target",
+            run=partial(hedge, model="tail-20-3", clients=16),
+            metrics=(
+                Metric(name="hedged_p99_ms", unit="ms", title="TTFT p99, hedged"),
+                Metric(name="alone_p99_ms", unit="ms", title="not hedged"),
+                Metric(name="p99_percent", unit="%", title="of it"),
+                Metric(name="hedged_extra_percent", unit="%", title="more upstream calls"),
+                Metric(name="hedged_p50_ms", unit="ms", title="TTFT p50, hedged"),
+                Metric(name="alone_p50_ms", unit="ms", title="not hedged"),
+                Metric(name="hedged_cpu_us", unit="µs", title="CPU per request, hedged"),
+                Metric(name="alone_cpu_us", unit="µs", title="not hedged"),
+            ),
+            needs=frozenset({"stream", "hedge"}),
+            models=("tail-20-3", "tail-20-3" + HEDGED),
         ),
         Scenario(
             name="refusal",

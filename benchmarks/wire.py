@@ -1,4 +1,4 @@
-"""The bytes of the benchmark, made once: requests, OpenAI answers, server-sent events.
+"""The bytes of the benchmark, made once: requests, OpenAI's and Anthropic's answers, server-sent events.
 
 Load and provider share one core and must cost much less than what they measure, so neither formats anything per
 request: every request is sent from one ``bytes`` object and every answer is a tuple of pieces ready for ``send``.
@@ -10,6 +10,8 @@ What the provider does is asked for by the model's name, because that is the one
 ``stream-64``          64 content chunks as fast as the socket takes them, one ``send`` each
 ``paced-20-500``       500 content chunks, one every 20 ms
 ``slow-100-8``         nothing for 100 ms, then 8 chunks at once
+``tail-20-3``          nothing for 15 to 25 ms, for 3 requests of 100 10 to 20 times as long; then 8 chunks at once
+``claude-64``          the same as ``stream-64`` in Anthropic's form; asked without ``stream``, a message of 64 words
 ``idle``               one chunk, then silence until the other side closes
 ``flood-8``            8 MB as fast as the socket takes them, then silence
 ``large-1048576``      a JSON answer of so many bytes
@@ -19,11 +21,12 @@ What the provider does is asked for by the model's name, because that is the one
 from __future__ import annotations
 
 import json
+import random
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 WORDS = (
     " the",
@@ -79,14 +82,23 @@ class Plan:
     Attributes:
         pieces: Wire bytes in order; the first holds the response's head.
         delay_s: Silence before the first piece.
+        slow_percent: So many answers of a hundred are heavy-tailed: see :meth:`silence_s`.
         interval_s: Time between pieces; 0 sends them as fast as the socket takes them.
         hangs: After the last piece the answer stays open until the other side closes.
     """
 
     pieces: tuple[bytes, ...]
     delay_s: float = 0.0
+    slow_percent: float = 0.0
     interval_s: float = 0.0
     hangs: bool = False
+
+    def silence_s(self, dice: random.Random) -> float:
+        """How long to wait before the first piece: as said, or, of a heavy-tailed answer, drawn anew each time."""
+        if not self.slow_percent:
+            return self.delay_s
+        usual_s = self.delay_s * dice.uniform(0.75, 1.25)
+        return usual_s * dice.uniform(10, 20) if dice.random() * 100 < self.slow_percent else usual_s
 
 
 def plan(wanted: Wanted) -> Plan:
@@ -102,6 +114,10 @@ def plan(wanted: Wanted) -> Plan:
             return _stream_or_unary(wanted, chunks, interval_s=interval_ms / 1000)
         case "slow", [delay_ms, chunks]:
             return _stream_or_unary(wanted, chunks, delay_s=delay_ms / 1000)
+        case "tail", [delay_ms, percent]:
+            return evolve(_stream_or_unary(wanted, 8, delay_s=delay_ms / 1000), slow_percent=percent)
+        case "claude", [chunks]:
+            return Plan(pieces=(_claude_stream if wanted.stream else _claude_answer)(wanted.model, chunks))
         case "idle", _:
             return Plan(pieces=(STREAM_HEAD + _chunked(_event(wanted.model, {"content": " the"})),), hangs=True)
         case "flood", [megabytes]:
@@ -147,6 +163,52 @@ def _event(model: str, delta: Any, *, finish: str | None = None, usage: dict[str
         document["usage"] = {**usage, "total_tokens": sum(usage.values())}
     document["obfuscation"] = "k3Fq9Zx2"
     return b"data: " + json.dumps(document, separators=(",", ":")).encode() + b"\n\n"
+
+
+def _claude_stream(model: str, chunks: int) -> tuple[bytes, ...]:
+    """Anthropic's events, each content event a piece of its own. Source: Anthropic API, "Streaming messages"."""
+    message = {**_claude_message(model), "content": [], "stop_reason": None, "usage": _claude_usage(1)}
+    start = {"index": 0, "content_block": {"type": "text", "text": ""}}
+    cycle = [_claude_event("content_block_delta", {"index": 0, "delta": _text_delta(word)}) for word in WORDS]
+    first = _claude_event("message_start", {"message": message}) + _claude_event("content_block_start", start)
+    end = {"delta": {"stop_reason": "end_turn", "stop_sequence": None}, "usage": {"output_tokens": chunks}}
+    last = (
+        _claude_event("content_block_stop", {"index": 0})
+        + _claude_event("message_delta", end)
+        + _claude_event("message_stop", {})
+        + b"0\r\n\r\n"
+    )
+    return (STREAM_HEAD + first, *(cycle[i % len(cycle)] for i in range(chunks)), last)
+
+
+def _text_delta(text: str) -> dict[str, str]:
+    return {"type": "text_delta", "text": text}
+
+
+def _claude_answer(model: str, words: int) -> tuple[bytes, ...]:
+    text = "".join(WORDS[i % len(WORDS)] for i in range(words))
+    document = {
+        **_claude_message(model),
+        "content": [{"type": "text", "text": text}],
+        "stop_reason": "end_turn",
+        "usage": _claude_usage(words),
+    }
+    return (json_response(json.dumps(document, separators=(",", ":")).encode()),)
+
+
+def _claude_message(model: str) -> dict[str, Any]:
+    head = {"id": "msg_01B4nChM4rkB4nChM4rkB4nC", "type": "message", "role": "assistant", "model": model}
+    return {**head, "stop_sequence": None}
+
+
+def _claude_usage(output_tokens: int) -> dict[str, Any]:
+    cached = {"cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
+    return {"input_tokens": 19, **cached, "output_tokens": output_tokens, "service_tier": "standard"}
+
+
+def _claude_event(kind: str, fields: dict[str, Any]) -> bytes:
+    document = json.dumps({"type": kind, **fields}, separators=(",", ":")).encode()
+    return _chunked(b"event: %b\ndata: %b\n\n" % (kind.encode(), document))
 
 
 def _chunked(data: bytes) -> bytes:

@@ -12,9 +12,11 @@ from attrs import field, frozen
 
 from benchmarks import procs
 
-Feature = Literal["stream", "admission", "fanout", "gateway"]  # gateway: meant to be used as one
+# gateway: meant to be used as one; translation: asks providers of Anthropic's dialect for clients of OpenAI's
+Feature = Literal["stream", "admission", "fanout", "gateway", "hedge", "translation"]
 
 KEY = "sk-bench-only-on-loopback-7f3b9c41e8d2"
+HEDGED = "-hedged"  # the end of a model's name that is the same as the one without it, but hedged
 AUTHORIZATION = {"authorization": f"Bearer {KEY}"}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib.metadata import version
 
-from benchmarks.contestants.base import KEY, Command, Contestant, Setup
+from benchmarks.contestants.base import HEDGED, KEY, Command, Contestant, Setup
 
 LOADERS = ("docs", "profile", "history")
 
@@ -30,18 +30,17 @@ def config(setup: Setup) -> str:
         f'url = "sqlite:///{setup.scratch}/sluice.db"',
         "[context]",
         f'allowed_hosts = ["127.0.0.1:{setup.provider_port}"]',
-        "[[provider]]",
-        'name = "bench"',
-        'dialect = "openai"',
-        f'base_url = "{setup.provider_url}/v1"',
-        'api_key = "sk-upstream"',
-        "max_connections = 20000",
+        *_provider(setup, "bench", "openai"),
         "[[key]]",
         'name = "bench"',
         f'secret = "{KEY}"',
     ]
     for model in sorted({"unary", *setup.models} - {"fanout"}):
-        lines += ["[[model]]", f'name = "{model}"', f'targets = [{{ provider = "bench", model = "{model}" }}]']
+        lines += _model(model)
+    if any(model.startswith("tail-") for model in setup.models):
+        lines += _provider(setup, "second", "openai")
+    if any(model.startswith("claude-") for model in setup.models):
+        lines += _provider(setup, "claude", "anthropic")
     if "fanout" in setup.models:
         lines += ["[[assistant]]", 'name = "fanout"', 'model = "unary"', "context_budget_s = 30.0"]
         lines += ['system = "' + r"\n".join(f"{{{name}}}" for name in LOADERS) + '"']
@@ -49,6 +48,25 @@ def config(setup: Setup) -> str:
             lines += ["[[assistant.loader]]", f'name = "{name}"', 'kind = "http"', "required = true"]
             lines += ["timeout_s = 30.0", f'url = "{setup.provider_url}/context/{name}"', 'pointer = "/text"']
     return "\n".join(lines) + "\n"
+
+
+def _provider(setup: Setup, name: str, dialect: str) -> list[str]:
+    return [
+        "[[provider]]",
+        f'name = "{name}"',
+        f'dialect = "{dialect}"',
+        f'base_url = "{setup.provider_url}/v1"',
+        'api_key = "sk-upstream"',
+        "max_connections = 20000",
+    ]
+
+
+def _model(name: str) -> list[str]:
+    """One model; heavy-tailed ones have a second target, and a hedge if their name says so."""
+    asked = name.removesuffix(HEDGED)
+    providers = {"tail": ("bench", "second"), "claude": ("claude",)}.get(name.partition("-")[0], ("bench",))
+    targets = ", ".join(f'{{ provider = "{provider}", model = "{asked}" }}' for provider in providers)
+    return ["[[model]]", f'name = "{name}"', f"targets = [{targets}]", *(["hedge = {}"] if asked != name else [])]
 
 
 def command(setup: Setup) -> Command:
@@ -60,7 +78,7 @@ def command(setup: Setup) -> Command:
 SLUICE = Contestant(
     name="sluice",
     title="Sluice",
-    features=frozenset({"stream", "admission", "fanout", "gateway"}),
+    features=frozenset({"stream", "admission", "fanout", "gateway", "hedge", "translation"}),
     command=command,
     version=lambda: f"sluice {version('sluice')}",
     fanout_model="fanout",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 import socket
 import sys
 import tomllib
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from benchmarks import measures, procs, report, runner, wire
 from benchmarks.contestants import all_contestants
@@ -23,6 +25,10 @@ from benchmarks.contestants.sluice import config
 from benchmarks.loop import Loop, Outcome
 from benchmarks.runner import Cell
 from benchmarks.scenarios import CPU_REQUEST, RATE, Scenario, all_scenarios
+from gateway.dialects.anthropic import Anthropic
+from gateway.dialects.chat_provider import OpenAIChat
+from gateway.dialects.events import TextDelta
+from gateway.dialects.provider import ProviderDialect
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and uses epoll")
 
@@ -102,6 +108,60 @@ def test_every_event_of_a_stream_is_counted_once_however_it_is_torn(size_bytes: 
     assert outcomes == [Outcome.FIRST, Outcome.DONE]
     assert loop.events == 64 + 3  # role, finish and [DONE] besides the content
     assert client.status == 200
+
+
+def test_hedged_and_unhedged_requests_are_measured_side_by_side() -> None:
+    whole = all_scenarios()["hedge"]
+    scenario = evolve(whole, run=lambda bench: measures.hedge(bench, model="tail-20-3", clients=4))
+    cell = run(scenario, "sluice")["hedge"]["sluice"]
+    assert cell.problems == []
+    (figures,) = cell.rounds
+    assert figures is not None
+    assert {metric.name for metric in whole.metrics} <= set(figures)
+    assert figures["alone_p99_ms"]
+    assert figures["hedged_p99_ms"]
+    assert figures["alone_extra_percent"] == pytest.approx(0, abs=0.01)
+
+
+def test_a_tail_is_as_heavy_as_its_name_says() -> None:
+    plan = wire.plan(wire.Wanted(model="tail-20-3", stream=True, usage=False, tag=""))
+    dice = random.Random(7)
+    drawn = [plan.silence_s(dice) for _ in range(10_000)]
+    slow = [silence_s for silence_s in drawn if silence_s > 0.025]
+    assert 200 < len(slow) < 400
+    assert min(drawn) >= 0.015
+    assert min(slow) >= 0.15
+    assert max(slow) <= 0.5
+
+
+@pytest.mark.parametrize("name", ["translate-unary", "translate-stream"])
+def test_translated_answers_are_measured_beside_the_same_passed_through(name: str) -> None:
+    whole = all_scenarios()[name]
+    asked = {"model": whole.models[0], "like": whole.models[1], "stream": name.endswith("stream")}
+    cell = run(evolve(whole, run=lambda bench: measures.translated(bench, clients=2, **asked)), "sluice")[name][
+        "sluice"
+    ]
+    assert cell.problems == []
+    (figures,) = cell.rounds
+    assert figures is not None
+    assert {metric.name for metric in whole.metrics} <= set(figures)
+    assert figures["errors"] == 0
+
+
+@pytest.mark.parametrize("split", [1, 50, 100_000])
+def test_anthropic_answers_say_what_the_chat_completions_say(split: int) -> None:
+    def said(dialect: ProviderDialect, model: str) -> str:
+        pieces = wire.plan(wire.Wanted(model=model, stream=True, usage=False, tag="")).pieces
+        head, _, chunked = b"".join(pieces).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 ")
+        body = b"".join(chunked.split(b"\r\n")[1::2])
+        reader = dialect.reader()
+        events = [event for at in range(0, len(body), split) for event in reader.feed(body[at : at + split])]
+        return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+    text = said(OpenAIChat(), "stream-64")
+    assert len(text) > 64
+    assert said(Anthropic(), "claude-64") == text
 
 
 def test_streams_are_relayed_whole() -> None:
