@@ -515,7 +515,9 @@ class Exchange:
     def _tell_drained(self, attempt: Attempt, ended_at: float) -> None:
         """Close the record of a stream that was read on after its client had left."""
         attempt.fact.outcome = "drained"
+        delivered = self.record.events
         self._settle(attempt)
+        self.record.events = delivered
         self.record.ended_at = ended_at
         self._close()
 
