@@ -20,10 +20,10 @@ from typing import Any, Literal
 
 import pytest
 import trio
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from gateway.app import make_app
-from gateway.core.facts import Outcome, Phase, Record
+from gateway.core.facts import Kind, Outcome, Phase, Record
 from gateway.edge.door import STATE_KEY
 from gateway.edge.http import GatewayApp
 from gateway.flow.admission import Place
@@ -34,6 +34,37 @@ ASSISTANT = """
 [[model]]
 name = "second-works"
 targets = [{{ provider = "sim", model = "sim-status=503" }}, {{ provider = "sim", model = "sim-tokens=5-tps=250" }}]
+[[provider]]
+name = "fails"
+base_url = "${{SIM}}"
+breaker = {{ enabled = false }}
+retry_budget = {{ floor = 1000 }}
+[[provider]]
+name = "other"
+base_url = "${{SIM}}"
+retry_budget = {{ floor = 1000 }}
+[[provider]]
+name = "bills"
+base_url = "${{SIM}}"
+on_disconnect = "drain"
+[[model]]
+name = "hedged"
+targets = [{{ provider = "fails", model = "sim-ttft=0.02" }}, {{ provider = "other", model = "sim-tokens=3-tps=250" }}]
+hedge = {{ delay_s = 0.003 }}
+[[model]]
+name = "retried"
+targets = [{{ provider = "fails", model = "sim-flap=1-tokens=3-tps=250" }}]
+retry = {{ max = 2, base_s = 0.001 }}
+[[model]]
+name = "failed-over"
+targets = [{{ provider = "fails", model = "sim-status=500" }}, {{ provider = "other", model = "sim-tokens=3-tps=250" }}]
+[[model]]
+name = "repaired"
+targets = [{{ provider = "fails", model = "sim-cut=2-tps=250" }}, {{ provider = "other", model = "sim-tps=250" }}]
+midstream = "restart"
+[[model]]
+name = "billed"
+targets = [{{ provider = "bills", model = "sim-ttft=0.002-tokens=5-tps=250" }}]
 [context]
 allowed_hosts = ["127.0.0.1:{api}"]
 [[assistant]]
@@ -100,7 +131,9 @@ class Case:
     yields: bool = True  # the server's send does; ours does not while the client keeps up
     rounds: int = 1  # more where it matters which of two tasks trio lets run first
     foreign: bool = False  # a server that tells of the client's leaving by a message only
+    goes_on: bool = False  # from a response that is kept
     phases: frozenset[Phase]
+    kind: Kind = Kind.PRIMARY  # of an attempt that requests which were cancelled had made
 
 
 @define
@@ -176,6 +209,46 @@ CASES = {
         queued=True,
         phases=frozenset({Phase.QUEUE, Phase.BODY, Phase.CONTEXT, Phase.UPSTREAM}),
     ),
+    "two targets side by side": Case(
+        document=chat("hedged", stream=True),
+        kind=Kind.HEDGE,
+        phases=frozenset({Phase.BODY, Phase.UPSTREAM, Phase.STREAM}),
+    ),
+    "two targets side by side, whole": Case(
+        document=chat("hedged"),
+        kind=Kind.HEDGE,
+        phases=frozenset({Phase.BODY, Phase.UPSTREAM}),
+    ),
+    "the same target again after a pause": Case(
+        document=chat("retried", stream=True),
+        kind=Kind.RETRY,
+        phases=frozenset({Phase.BODY, Phase.UPSTREAM, Phase.STREAM}),
+    ),
+    "the next target, after one that failed": Case(
+        document=chat("failed-over", stream=True),
+        kind=Kind.FAILOVER,
+        phases=frozenset({Phase.BODY, Phase.UPSTREAM, Phase.STREAM}),
+    ),
+    "a stream that another target goes on with": Case(
+        document=chat("repaired", stream=True, max_tokens=5),
+        kind=Kind.CONTINUATION,
+        phases=frozenset({Phase.BODY, Phase.UPSTREAM, Phase.STREAM}),
+    ),
+    "a stream that is read on": Case(
+        document=chat("billed", stream=True),
+        phases=frozenset({Phase.BODY, Phase.UPSTREAM, Phase.STREAM}),
+    ),
+    "a stream that is read on, under another server": Case(
+        document=chat("billed", stream=True),
+        foreign=True,
+        phases=frozenset({Phase.UPSTREAM, Phase.STREAM}),
+    ),
+    "going on from a kept response": Case(
+        path="/v1/responses",
+        document={"model": "sim/sim-tokens=4", "input": "and then?"},
+        goes_on=True,
+        phases=frozenset({Phase.BODY, Phase.UPSTREAM}),
+    ),
 }
 
 
@@ -184,8 +257,11 @@ async def test_a_cancellation_at_any_step_leaves_nothing(case: Case, tmp_path: P
     log = tmp_path / "log"
     with log.open("wb") as file:
         async with sweeping(file.fileno()) as (stage, app):
-            await _run(stage, app, case, n=-1, when="after")  # what is made once is made
-            [first] = stage.records
+            _, client, _ = await _run(stage, app, case, n=-1, when="after")  # what is made once is made
+            if case.goes_on:
+                case = evolve(case, document={**case.document, "previous_response_id": json.loads(client.heard)["id"]})
+                await _run(stage, app, case, n=-1, when="after")
+            first = stage.records[-1]
             assert first.outcome in (Outcome.OK, Outcome.BROKEN)
             await stage.settle()
             stage.remember_baseline()
@@ -194,6 +270,8 @@ async def test_a_cancellation_at_any_step_leaves_nothing(case: Case, tmp_path: P
                 phases |= await _sweep(stage, app, case, "before", first)
                 phases |= await _sweep(stage, app, case, "after", first)
             assert case.phases <= phases, "the sweep left a phase out"
+            cancelled = [record for record in stage.records if record.outcome is Outcome.CANCELLED]
+            assert any(fact.kind is case.kind for record in cancelled for fact in record.attempts)
             await stage.settle()
             stage.assert_nothing_left()
     lines = [line for line in map(json.loads, log.read_text().splitlines()) if line["event"] == "request"]
@@ -292,8 +370,13 @@ async def _run(stage: Stage, app: GatewayApp, case: Case, *, n: int, when: When)
             assert now.waiting == 0
             assert now.in_flight == (holder is not None and holder.holds_permit)
             assert len(stage.gateway.guards) == 0
-            assert [pool.in_use for pool in stage.gateway.transport.statistics().values()] in ([0, 0], [0], [])
+            while stage.gateway.drains.active:
+                await trio.sleep(0.001)
+            assert not any(pool.in_use for pool in stage.gateway.transport.statistics().values())
+            assert not any(state["in_flight"] for state in stage.gateway.health.states())
+            assert not any(stage.gateway.health.gauges()["sluice_streams_draining"].values())
             assert len(stage.records) == told + 1
+            assert all(fact.outcome for fact in record.attempts)
             nursery.cancel_scope.cancel()
     if isinstance(holder, Place):
         holder.release()
@@ -323,4 +406,5 @@ def _check(case: Case, record: Record, client: Client, *, fired: bool, like: Rec
     if client.complete and record.stream:
         assert any(end in client.heard[-400:] for end in (b"data: [DONE]", b"event: done", b'"error"'))
     if client.complete and not record.stream:
-        assert json.loads(client.heard)["choices"]
+        document = json.loads(client.heard)
+        assert document.get("choices") or document["output"]
