@@ -73,12 +73,16 @@ async def served(
     behaviour: Behaviour | None = None,
     sim_options: Mapping[str, Any] | None = None,
     arguments: tuple[str, ...] = (),
+    store: str | None = None,
+    more: str = "",
 ) -> AsyncIterator[Served]:
     """Start a gateway process; it is killed at the end if it still runs.
 
     Args:
         workers, queue: ``[admission]``.
         arguments: Further ones for ``sluice serve``.
+        store: ``[store] url``; a file in ``folder`` by default.
+        more: Further tables.
     """
     sim = Simulator(behaviour or Behaviour(tokens=20), **(sim_options or {}))
     config, log_file = folder / "sluice.toml", folder / "log"
@@ -90,11 +94,12 @@ async def served(
             queue=queue,
             max_wait_s=5.0,
             timeouts=timeouts,
-            store=f"sqlite:///{folder}/sluice.db",
+            store=store or f"sqlite:///{folder}/sluice.db",
+            spill=folder / "spill",
             log="requests = true",
             sim=f"http://{host}:{port}/v1",
             key=KEY,
-            more="",
+            more=more,
         )
         config.write_text(text)
         with log_file.open("wb") as log:
