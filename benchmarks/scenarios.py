@@ -150,9 +150,9 @@ def all_scenarios() -> dict[str, Scenario]:
         translating("translate-stream", "streams of 64 chunks", model="claude-64", like="stream-64", stream=True),
         Scenario(
             name="hedge",
-            text="16 streams one after the other; the provider takes 10 to 20 times its 20 ms for 3 % of the requests. "
+            text="16 streams one after the other; the provider takes 10 to 20 times its 20 ms for 5 % of the requests. "
             "Without hedges, then with `hedge = {}` (the learnt 95th percentile) and a second target",
-            run=partial(hedge, model="tail-20-3", clients=16),
+            run=partial(hedge, model="tail-20-5", clients=16),
             metrics=(
                 Metric(name="hedged_p99_ms", unit="ms", title="TTFT p99, hedged"),
                 Metric(name="alone_p99_ms", unit="ms", title="not hedged"),
@@ -164,7 +164,7 @@ def all_scenarios() -> dict[str, Scenario]:
                 Metric(name="alone_cpu_us", unit="µs", title="not hedged"),
             ),
             needs=frozenset({"stream", "hedge"}),
-            models=("tail-20-3", "tail-20-3" + HEDGED),
+            models=("tail-20-5", "tail-20-5" + HEDGED),
         ),
         Scenario(
             name="refusal",

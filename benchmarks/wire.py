@@ -10,7 +10,7 @@ What the provider does is asked for by the model's name, because that is the one
 ``stream-64``          64 content chunks as fast as the socket takes them, one ``send`` each
 ``paced-20-500``       500 content chunks, one every 20 ms
 ``slow-100-8``         nothing for 100 ms, then 8 chunks at once
-``tail-20-3``          nothing for 15 to 25 ms, for 3 requests of 100 10 to 20 times as long; then 8 chunks at once
+``tail-20-5``          nothing for 15 to 25 ms, for 5 requests of 100 10 to 20 times as long; then 8 chunks at once
 ``claude-64``          the same as ``stream-64`` in Anthropic's form; asked without ``stream``, a message of 64 words
 ``idle``               one chunk, then silence until the other side closes
 ``flood-8``            8 MB as fast as the socket takes them, then silence
