@@ -129,9 +129,12 @@ class Attempt:
         """What was said, put together; None for answers without text, or too long to be kept."""
         if self.stream is not None:
             return self.stream.so_far()
-        if self.whole is None:
-            return None
-        return self.whole.answer or Answer.of(self.target.provider.dialect.read_whole(self.whole.body))
+        if self.whole is None or self.whole.answer is not None:
+            return self.whole.answer if self.whole is not None else None
+        try:
+            return Answer.of(self.target.provider.dialect.read_whole(self.whole.body))
+        except BadAnswer:
+            return None  # what passes to the client unread need not be understood here
 
     def succeed(self) -> None:
         """The answer is whole. Sync; what comes after changes nothing."""
@@ -145,6 +148,10 @@ class Attempt:
     def lose(self) -> None:
         """Another attempt was faster by a hair. Sync."""
         self.fact.code = "outrun"
+        if self.stream is not None:
+            self.fact.usage = self.stream.billed or self.estimate(self.stream.events)
+        elif self.whole is not None:
+            self.fact.usage = self.whole.usage or self.estimate(-(-len(self.whole.body) // BYTES_PER_TOKEN))
         self.close()
 
     def _end(self, outcome: str, health: Health) -> None:

@@ -86,6 +86,7 @@ class Attempts:
         for stage in route.stages:
             self._line.extend(book.order(stage, route.model.balance))
         self._unavailable: list[Unavailable] = []
+        self._failed: set[str] = set()  # providers that did, in a way that says something about them
         self._least_window = 0
 
     # ── up to the commit point ───────────────────────────────────────────────────────────────────────────────────
@@ -125,22 +126,40 @@ class Attempts:
             if target.context_tokens < self._least_window:
                 continue
             entered = self._book.enter(target)
-            if isinstance(entered, Lease):
+            if isinstance(entered, Unavailable):
+                self._unavailable.append(entered)
+            elif self._may_ask_again(entered):
                 return entered
-            self._unavailable.append(entered)
         return None
 
+    def _may_ask_again(self, lease: Lease) -> bool:
+        """Whether its provider may be asked: one that failed this request, only for what its retry budget has left."""
+        provider = lease.target.provider
+        if provider.name not in self._failed:
+            return True
+        if self._book.provider(provider).budget.try_take(trio.current_time()):
+            return True
+        lease.end(Health.SILENT)
+        return False
+
     async def _first_to_come_free(self, failure: Failure | None) -> Lease | None:
-        """If nobody was asked yet, and some targets only have as many requests as they bear: the first of those."""
-        saturated = next((one.target for one in self._unavailable if one.why == "saturated"), None)
-        if saturated is None or failure is not None:
+        """If some targets only have as many requests as they bear: the first of those, once it has room."""
+        saturated = next((one for one in self._unavailable if one.why == "saturated"), None)
+        if saturated is None:
             return None
-        with self._guard() as guard:
-            guard.phase("first_token", self._route.timeouts.first_token_s)
-            entered = await self._book.wait_and_enter(saturated)
-        if isinstance(entered, Lease):
+        self._unavailable.remove(saturated)
+        try:
+            with self._guard() as guard:
+                guard.phase("first_token", self._route.timeouts.first_token_s)
+                entered = await self._book.wait_and_enter(saturated.target)
+        except DeadlineExceeded as error:
+            if failure is None or error.stage == "total":
+                raise
+            return None
+        if isinstance(entered, Unavailable):
+            self._unavailable.append(entered)
+        elif self._may_ask_again(entered):
             return entered
-        self._unavailable.append(entered)
         return None
 
     def _nobody(self) -> GatewayError:
@@ -192,11 +211,12 @@ class Attempts:
 
     async def _hedged(self, lease: Lease, kind: Kind, rules: Hedge) -> Attempt:
         """Ask a target; if it is slower than it usually is, the next one as well, and take who is first."""
-        learnt = self._book.of(lease.target).hedge(rules)
+        learnt = self._book.of(lease.target).hedge(rules, whole=not self._request.stream)
         delay_s = rules.delay_s if rules.delay_s is not None else learnt.delay_s()
         if delay_s is None:
             attempt = await self._once(lease, kind)
-            learnt.observe(attempt.fact.ttft_s)
+            if attempt.lease is not None:  # it was asked
+                learnt.observe(attempt.fact.ttft_s)
             return attempt
         second: list[Lease] = []
 
@@ -218,7 +238,8 @@ class Attempts:
         # How long the first was waited for in vain is a sample, too: without it the slow end of the distribution would
         # be forgotten, and the delay shrink with every hedge.
         outrun = won.fact.kind is Kind.HEDGE
-        learnt.observe(trio.current_time() - began if outrun else won.fact.ttft_s)
+        if won.lease is not None:
+            learnt.observe(trio.current_time() - began if outrun else won.fact.ttft_s)
         self._note_asked(won.target)
         return won
 
@@ -275,7 +296,10 @@ class Attempts:
                 )
         except (UpstreamError, DeadlineExceeded) as error:
             fact.outcome, fact.code = "failed", error.code
-            lease.end(judge(error).health, error.retry_after_s)
+            health = judge(error).health
+            if health in (Health.FAILED, Health.OVERLOADED):
+                self._failed.add(target.provider.name)
+            lease.end(health, error.retry_after_s)
             raise
         except BaseException:
             fact.outcome = "cancelled"
@@ -313,26 +337,30 @@ class Attempts:
         so_far = stream.so_far() if stream is not None else None
         if self._rules.midstream == "error" or so_far is None or not can_be_joined(so_far, self._request):
             return None
+        self._failed.add(broken.target.provider.name)
         while len(self._record.attempts) < self._rules.max_attempts:
             lease = self._next_free()
             if lease is None:
-                return None
-            found = await self._go_on(lease, so_far, broken)
+                break
+            found = await self._go_on(lease, so_far)
             if found is not None:
                 return found
+        self._note_asked(broken.target)  # whose answer it is, after all
         return None
 
-    async def _go_on(self, lease: Lease, so_far: Answer, broken: Attempt) -> Attempt | None:
+    async def _go_on(self, lease: Lease, so_far: Answer) -> Attempt | None:
         """Ask one target for the rest, in the ways that the rules and its dialect allow."""
         target = lease.target
-        tokens = broken.stream.events if broken.stream is not None else 0
+        tokens = self._record.events  # of all attempts so far
         ways = ["restart"]
         if target.provider.dialect.quirks.prefill and so_far.first.text.strip():
             ways.insert(0 if self._rules.midstream == "continue" else 1, "continue")
         for number, way in enumerate(ways):
             if number:
+                if len(self._record.attempts) >= self._rules.max_attempts:
+                    return None
                 entered = self._book.enter(target)
-                if isinstance(entered, Unavailable) or len(self._record.attempts) >= self._rules.max_attempts:
+                if isinstance(entered, Unavailable):
                     return None
                 lease = entered
             try:

@@ -88,14 +88,14 @@ class TargetHealth:
     breaker: Breaker | None
     limit: ConcurrencyLimit | None
     latency: PeakEwma = field(factory=PeakEwma)
-    hedges: dict[config.Hedge, HedgeDelay] = field(factory=dict)
+    hedges: dict[tuple[config.Hedge, bool], HedgeDelay] = field(factory=dict)
     in_flight: int = 0
 
-    def hedge(self, rules: config.Hedge) -> HedgeDelay:
-        """What was learnt for these rules."""
-        found = self.hedges.get(rules)
+    def hedge(self, rules: config.Hedge, *, whole: bool) -> HedgeDelay:
+        """What was learnt for these rules: apart of streams, and of ``whole`` answers, which take so much longer."""
+        found = self.hedges.get((rules, whole))
         if found is None:
-            found = self.hedges[rules] = HedgeDelay(
+            found = self.hedges[rules, whole] = HedgeDelay(
                 rules.quantile, min_samples=rules.min_samples, min_delay_s=rules.min_delay_s
             )
         return found
