@@ -210,6 +210,21 @@ def usage(file: Path | None, by: str, since: str, until: str | None, format: str
     run(config, by=by, since=since, until=until, format=format)
 
 
+@sluice.group(name="import", short_help="Turn another gateway's configuration into ours.")
+def import_() -> None:
+    """Turn another gateway's configuration into ours."""
+
+
+@import_.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Where to write; a new file.  [default: stdout]")
+def litellm(file: Path, output: Path | None) -> None:
+    """Turn a LiteLLM proxy's config.yaml into a sluice.toml, and list what could not be carried over."""
+    from gateway.migrate.command import run
+
+    raise click.exceptions.Exit(run(file, output, os.environ))
+
+
 def _source(file: Path | None, **server: object) -> Source:
     """Where the configuration is; the given ``[server]`` values go over what it says."""
     from gateway.config import Source

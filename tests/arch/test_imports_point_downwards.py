@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "context": {"config", "core", "policy", "dialects", "flow", "store"},
     "sim": {"core"},
     "ui": set(),
+    "migrate": {"config"},
     "current": {"config", "core", "upstream", "context"},
     "reload": {"config", "current"},
     "memory": {"core", "store"},
@@ -43,7 +44,7 @@ MAY_IMPORT = {
     },
     "app": {"config", "instance", "edge"},
     "demo": {"config", "core", "flow", "context", "store", "instance", "edge", "sim"},
-    "cli": {"config", "context", "app", "demo", "sim", "store", "identity", "ledger"},
+    "cli": {"config", "context", "app", "demo", "sim", "store", "identity", "ledger", "migrate"},
     "__main__": {"cli"},
     "__init__": set(),
 }  # fmt: skip

@@ -1,0 +1,1 @@
+"""Other gateways' configurations, turned into ours. Imports the configuration and nothing else of the gateway."""
