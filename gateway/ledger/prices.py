@@ -110,7 +110,7 @@ class Prices:
 
     Args:
         config: Its providers and ``[prices]``.
-        on_unknown: Told once of each ``provider/model`` without a price.
+        on_unknown: Told once of each ``provider/model`` without a price, but for servers on this machine.
         now: Seconds since the epoch.
     """
 
@@ -163,7 +163,8 @@ class Prices:
             if len(self._kept) >= MAX_KEPT:
                 self._kept.clear()
                 self._found.clear()
-            if not known.rates:
+            settings = self._providers.get(provider)
+            if not known.rates and not (settings is not None and _is_here(settings)):
                 self._on_unknown(f"{provider}/{model}")
         self._kept[provider, model] = known
         return known

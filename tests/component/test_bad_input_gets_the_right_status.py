@@ -340,7 +340,10 @@ async def test_a_wrong_method_is_a_405_that_says_which_are_right(method: str, pa
 class Recorder:
     """A provider that writes down what it is asked and answers with headers that are nobody's business."""
 
-    ANSWER = b'{"id":"1","object":"chat.completion","model":"m","choices":[{"index":0,"message":{"content":"hi"}}]}'
+    ANSWER = (
+        b'{"id":"1","object":"chat.completion","model":"m",'
+        b'"choices":[{"index":0,"message":{"content":"hi"},"finish_reason":"stop"}]}'
+    )
 
     def __init__(self) -> None:
         self.heads: list[bytes] = []

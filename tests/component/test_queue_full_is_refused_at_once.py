@@ -144,6 +144,7 @@ async def _gateway(folder: Path, provider: str) -> AsyncIterator[int]:
             max_wait_s=60,
             timeouts="",
             store="sqlite:///:memory:",
+            spill=folder / "spill",
             log=log,
             sim=provider,
             key=KEY,

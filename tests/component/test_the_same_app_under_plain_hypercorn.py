@@ -111,6 +111,7 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ports]:
                 timeouts="",
                 log="requests = false",
                 store="sqlite:///:memory:",
+                spill=folder / "spill",
                 sim=f"http://127.0.0.1:{sim_port}/v1",
                 key=KEY,
                 more="",

@@ -10,7 +10,6 @@ from attrs import evolve
 
 from gateway.core.errors import RequestError
 from gateway.edge.sites import check_site
-from gateway.identity.keyring import Keyring
 from tests.component.stage import Heard, Stage, ask, chat, hear, staged
 
 FOREIGN = pytest.mark.parametrize(
@@ -34,7 +33,7 @@ FOREIGN = pytest.mark.parametrize(
 @asynccontextmanager
 async def keyless() -> AsyncIterator[Stage]:
     async with staged() as stage:
-        stage.gateway.current = evolve(stage.gateway.current, keyring=Keyring(()))
+        stage.gateway.directory.configure(evolve(stage.gateway.config, key=()))
         yield stage
 
 
