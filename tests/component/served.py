@@ -81,9 +81,11 @@ async def served(
     Args:
         workers, queue: ``[admission]``.
         arguments: Further ones for ``sluice serve``.
-        store: ``[store] url``; a file in ``folder`` by default.
+        store: ``[store] url``; by default a file in ``folder``, where in any case all that is kept locally is.
         more: Further tables.
     """
+    if store is not None:
+        store += f'"\nlocal_url = "sqlite:///{folder}/local.db'
     sim = Simulator(behaviour or Behaviour(tokens=20), **(sim_options or {}))
     config, log_file = folder / "sluice.toml", folder / "log"
     async with trio.open_nursery() as nursery:
