@@ -21,8 +21,9 @@ def key_of(headers: Mapping[bytes, bytes], query: bytes) -> bytes | None:
     """The key as Google's clients send it, in a header or in the query; or as others do, beside ``Authorization``."""
     key = headers.get(b"x-goog-api-key") or headers.get(b"x-api-key")
     if key is None and b"key=" in query:
-        found = parse_qs(query).get(b"key")
-        key = found[0] if found else None
+        # As latin-1, byte for byte: parse_qs of bytes fails on all that is no ASCII, also where it is %-encoded.
+        found = parse_qs(query.decode("latin-1"), encoding="latin-1").get("key")
+        key = found[0].encode("latin-1") if found else None
     return key
 
 
