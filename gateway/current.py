@@ -4,7 +4,8 @@ A request takes ``gateway.current`` once, at its beginning, and uses that to its
 configuration and half of another. A value, never changed: a reload makes a new one and puts it in the old one's place.
 
 Some of a configuration cannot change while a process runs (:data:`NEEDS_RESTART`): listening sockets and the limits
-they were opened with, the store that is open, the log. :func:`kept` finds what of it a new file wants changed, and the
+they were opened with, the store that is open, who keeps the limits, the ledger, the log; nor the pepper that the
+virtual keys in memory were made with. :func:`kept` finds what of it a new file wants changed, and the
 tables of the old one stay.
 """
 
@@ -19,7 +20,7 @@ from gateway.config import Config
 from gateway.context.load import Loader
 from gateway.upstream.targets import Routes
 
-NEEDS_RESTART: Final = ("server", "store", "log")  # tables
+NEEDS_RESTART: Final = ("server", "store", "limits", "ledger", "log")  # tables
 
 
 @frozen(kw_only=True)
@@ -53,7 +54,12 @@ def kept(old: Config, new: Config) -> tuple[Config, tuple[str, ...]]:
         for name in fields_dict(type(getattr(old, table)))
         if getattr(getattr(old, table), name) != getattr(getattr(new, table), name)
     ]
-    return evolve(new, **{table: getattr(old, table) for table in NEEDS_RESTART}), tuple(paths)
+    pepper, identity = old.identity.pepper, new.identity
+    if pepper is not None and pepper != identity.pepper:  # the first one may come while the process runs
+        paths.append("identity.pepper")
+        identity = evolve(identity, pepper=pepper)
+    tables = {table: getattr(old, table) for table in NEEDS_RESTART}
+    return evolve(new, identity=identity, **tables), tuple(paths)
 
 
 def share_of(config: Config, index: int, count: int) -> Config:
