@@ -93,6 +93,7 @@ class Ledger:
         prices: Replaced by assigning :attr:`prices` when the configuration changes.
         sql: Where rows go; asked for when there are some, because a store is opened later than a ledger is made.
         say: Told when the database goes and comes back, and of losses.
+        database: Names the database to spill files; see :func:`gateway.ledger.spill.name_of`.
         now: Seconds since the epoch.
     """
 
@@ -103,6 +104,8 @@ class Ledger:
         sql: Callable[[], SqlStore],
         say: Say,
         now: Callable[[], float] = time.time,
+        *,
+        database: str = "",
     ) -> None:
         self.prices = prices
         self._rules = rules
@@ -110,7 +113,7 @@ class Ledger:
         self._say = say
         self._now = now
         self._lengths = Lengths()
-        self._spill = Spill(Path(rules.spill_dir), rules.spill_max_bytes)
+        self._spill = Spill(Path(rules.spill_dir), rules.spill_max_bytes, database)
         self._origin, self._count = secrets.token_hex(8), 0
         self._queue: deque[Entry] = deque()
         self._wake = trio.Event()

@@ -2,7 +2,8 @@
 
 Each process has a file of its own in the folder, locked (``flock``) while it lives. A batch is one write and one
 ``fsync``: once :meth:`Spill.append` returns, it survives a power cut. What a crash leaves is a file without a lock,
-which the next process that looks takes over; so nothing waits for the process that wrote it. A line is
+which the next process of the same database that looks takes over; so nothing waits for the process that wrote it, and
+gateways of several databases may share a folder. Links, and files that may not be read, are left alone. A line is
 ``crc32 {column: value}``; a last line that was torn, or one that was damaged, is left out and counted.
 
 Replaying reads a file in batches (:meth:`Spill.oldest`) and takes it away when all of it has arrived
@@ -17,9 +18,12 @@ Limit: the folder must be on a file system of this machine (``flock``, ``fsync``
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import hashlib
 import os
 import secrets
+import stat
 import threading
 import zlib
 from collections.abc import Iterator, Sequence
@@ -54,10 +58,12 @@ class Spill:
     Args:
         folder: Made when it is first needed.
         max_bytes: Of this process's own file.
+        database: Begins the files' names; only those of the same one are taken over. See :func:`name_of`.
     """
 
-    def __init__(self, folder: Path, max_bytes: int) -> None:
+    def __init__(self, folder: Path, max_bytes: int, database: str = "") -> None:
         self.folder = folder
+        self._database = database
         self._max_bytes = max_bytes
         self._own: _File | None = None
         self._adopted: list[_File] = []
@@ -93,7 +99,7 @@ class Spill:
         """Take over the files of processes that are no more. Raises: SpillError."""
         with self._alone():
             try:
-                paths = sorted(self.folder.glob(f"*{SUFFIX}"))
+                paths = sorted(self.folder.glob(f"{self._database}*{SUFFIX}"))
                 known = {file.path for file in self._adopted} | ({self._own.path} if self._own else set())
                 for path in paths:
                     if path not in known and (file := _open_locked(path)) is not None:
@@ -176,7 +182,7 @@ class Spill:
     def _create(self) -> _File:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         while True:
-            path = self.folder / f"{os.getpid()}-{secrets.token_hex(6)}{SUFFIX}"
+            path = self.folder / f"{self._database}{os.getpid()}-{secrets.token_hex(6)}{SUFFIX}"
             fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -200,11 +206,32 @@ class Spill:
             self._lock.release()
 
 
+def name_of(store_url: str) -> str:
+    """What the files of a database begin with; of a store in memory, what no other process has.
+
+    Neither user nor password decide: both may be changed while entries wait.
+    """
+    scheme, _, rest = store_url.partition("://")
+    if not scheme.startswith("postgres"):
+        path = rest.removeprefix("/")
+        where = secrets.token_hex(16) if path == ":memory:" else os.path.realpath(path)
+    else:
+        where = rest.partition("?")[0].rpartition("@")[2]
+    return hashlib.sha256(where.encode("utf-8", "surrogatepass")).hexdigest()[:12] + "-"
+
+
 def _open_locked(path: Path) -> _File | None:
-    """The file, locked; None if somebody else has it."""
+    """The file, locked; None if somebody else has it, if it is none of ours to read, or no file at all."""
     try:
-        fd = os.open(path, os.O_RDWR | os.O_APPEND)
-    except FileNotFoundError:
+        fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except (FileNotFoundError, PermissionError):
+        return None
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            return None
+        raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
         return None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
