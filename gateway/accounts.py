@@ -11,7 +11,9 @@ Everything but ``reserve`` is synchronous, and that waits only where this proces
 A request whose key has no limits, for a model without any, has no ticket and pays for nothing here but the ledger.
 
 Estimates: a prompt has a token per four bytes of its document; an answer as many as the client lets it have, or, where
-the client does not say, as the target's answers have as a rule (:data:`USUAL_TOKENS` if none is known yet).
+the client does not say, as the target's answers have as a rule (:data:`USUAL_TOKENS` if none is known yet). Where
+nothing can be estimated (an unknown price, what is passed through), the least there is of money is set aside, so that
+a budget that is spent refuses all the same.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ from gateway.identity.belonging import rules
 from gateway.ledger.entry import Entry
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.prices import Prices
+from gateway.ledger.spill import name_of
+from gateway.ledger.unread import MAX_TOKENS
 from gateway.quota.backend import LaterLimits
 from gateway.quota.quota import Quota
 from gateway.quota.ticket import Ticket
@@ -90,7 +94,7 @@ class Account:
             if isinstance(entered, Rejected):
                 raise entered
             self._ticket = entered
-        answer_tokens = record.max_tokens or self._accounts.usual_tokens(route)
+        answer_tokens = min(record.max_tokens or self._accounts.usual_tokens(route), MAX_TOKENS)
         self._prompt_tokens = -(-asked_bytes // BYTES_PER_TOKEN)
         self._estimate(route, answer_tokens)
         micro_usd = self._prompt_micro_usd + round(self._micro_usd_per_token * answer_tokens)
@@ -107,14 +111,15 @@ class Account:
             Rejected: As :meth:`reserve`.
         """
         if self._ticket is not None:
-            refused = await self._ticket.reserve_soon((), 0, 0)
+            refused = await self._ticket.reserve_soon((), 1, 1)
             if refused is not None:
                 raise refused
 
     def _estimate(self, route: Route, answer_tokens: int) -> None:
         """The dearest of the targets, for any of them may answer; one whose price is unknown has no say."""
         names, prices = [target.name for target in route.targets], self._accounts.prices
-        self._prompt_micro_usd = prices.dearest_micro_usd(names, self._prompt_tokens, 0) or 0
+        asked = prices.dearest_micro_usd(names, self._prompt_tokens, 0)
+        self._prompt_micro_usd = 1 if asked is None else asked
         whole = prices.dearest_micro_usd(names, self._prompt_tokens, answer_tokens) or 0
         self._micro_usd_per_token = max(whole - self._prompt_micro_usd, 0) / max(answer_tokens, 1)
 
@@ -142,9 +147,7 @@ class Account:
         headers: Headers = []
         if self._ticket is not None:
             headers += self._ticket.headers()
-            headers += [
-                (b"x-sluice-limit-warning", text.encode("ascii", "replace")) for text in self._ticket.warnings()
-            ]
+            headers += [(b"x-sluice-limit-warning", header_text(text)) for text in self._ticket.warnings()]
         if record.cost_usd:
             headers.append((b"x-sluice-cost-usd", record.cost_usd.encode()))
         return headers
@@ -165,6 +168,11 @@ class Account:
             self._ticket.settle(tokens, entry.spent_micro_usd, trio.current_time())
         else:
             self._ticket.abandon()
+
+
+def header_text(text: str) -> bytes:
+    """Text as a header's value; what none can hold, as a line break in a team's name, becomes ``?``."""
+    return "".join(one if one.isascii() and one.isprintable() else "?" for one in text).encode()
 
 
 class Accounts:
@@ -192,7 +200,7 @@ class Accounts:
             say=say,
         )
         self.prices = Prices(config, self._price_unknown)
-        self.ledger = Ledger(config.ledger, self.prices, self._opened, say)
+        self.ledger = Ledger(config.ledger, self.prices, self._opened, say, database=name_of(config.store.url))
         self._of_models: Mapping[str, tuple[LimitRule, ...]] = {}
         self.configure(config)
 
