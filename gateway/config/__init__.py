@@ -14,6 +14,7 @@ from gateway.config.identity_checks import asks_for_keys
 from gateway.config.load import build, load
 from gateway.config.source import Source
 from gateway.config.tree import (
+    Admin,
     Admission,
     Assistant,
     Breaker,
@@ -55,6 +56,7 @@ from gateway.config.tree import (
 
 __all__ = [
     "Address",
+    "Admin",
     "Admission",
     "Assistant",
     "Breaker",

@@ -23,6 +23,7 @@ from gateway.config.tree import Assistant, Config, HttpLoader, Key, Server
 FaultSink = Callable[[str, str], object]
 
 _NAME_CHARS = 200
+_ADMIN_KEY_CHARS = 16
 _LOADER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _PLACEHOLDER = re.compile(r"(?<![{$])\{(" + _LOADER_NAME.pattern + r")\}(?!\})")
 
@@ -40,6 +41,7 @@ def check(config: Config, fault: FaultSink) -> None:
     for path, assistant in _each(config, "assistant"):
         _check_assistant(config, assistant, path, fault)
     _check_keys(config, fault)
+    _check_admin(config, fault)
     _check_prices(config, fault)
     issuers = list(_each(config, "issuer"))
     check_identity(_each(config, "team"), _names(config, "organisation"), issuers, fault)
@@ -233,3 +235,21 @@ def _check_key_secret(key: Key, path: str, first_with: dict[str, str], fault: Fa
     else:
         check_secret(secret, where, fault)
     first_with.setdefault(secret, path)
+
+
+# --- [admin] --------------------------------------------------------------------------------------------------------
+
+
+def _check_admin(config: Config, fault: FaultSink) -> None:
+    """The admin key is long, and nobody's who may only ask for models."""
+    key = None if config.admin is HOLE else config.admin.key
+    if not key or key is HOLE:
+        return
+    secret = key.reveal()
+    check_secret(secret, "admin.key", fault)
+    if len(secret) < _ADMIN_KEY_CHARS:
+        message = f"has fewer than {_ADMIN_KEY_CHARS} characters; `openssl rand -hex 32` makes one"
+        fault("admin.key", message)
+    for path, client in _each(config, "key"):
+        if client.secret is not HOLE and client.secret.reveal() == secret:
+            fault("admin.key", f"is the secret of {path}, too; whoever has that could make keys")

@@ -169,6 +169,15 @@ class Identity:
 
 
 @frozen(kw_only=True)
+class Admin:
+    """``[admin]``: the API of operators, at ``/admin/api``; closed without a key."""
+
+    key: Secret | None = field(default=None, converter=_none_if_empty)  # no client's; 16 characters at least
+    rpm: int = 120  # calls in a minute, of each process
+    audit_days: int = 400  # what was changed is remembered so long
+
+
+@frozen(kw_only=True)
 class Log:
     """``[log]``."""
 
@@ -504,6 +513,7 @@ class Config:
     ledger: Ledger = field(factory=Ledger)
     prices: dict[str, Price] = field(factory=dict)  # by "provider/model", as the provider knows the model
     limits: LimitsKeeper = field(factory=LimitsKeeper)
+    admin: Admin = field(factory=Admin)
 
     def find_model(self, asked: str) -> tuple[Model, str] | None:
         """The model a client means and what its ``*`` stands for; the exact name wins, then the longest prefix.

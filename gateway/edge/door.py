@@ -25,6 +25,7 @@ from gateway.core.facts import Record
 from gateway.core.principal import Principal, Priority
 from gateway.dialects.openai_chat import error_document
 from gateway.dialects.voice import Opening
+from gateway.edge.admin import BODY_RULES, AdminDoor, is_admin
 from gateway.edge.endpoints import ANTHROPIC_MESSAGES, Endpoint, Endpoints, ErrorDocument
 from gateway.edge.errors import error_reply
 from gateway.edge.gate import BodyRules, Reply
@@ -58,13 +59,14 @@ class Door:
         self._max_body_bytes = gateway.config.server.max_body_bytes
         self._max_upload_bytes = gateway.config.server.max_upload_bytes
         self._new_id = _id_maker()
+        self.admin = AdminDoor(gateway)
 
     def knock(self, scope: dict[str, Any]) -> Reply | None:
         """Let a request in, with its exchange or passage in ``scope["state"]``, or say what to answer instead."""
         endpoint = self._endpoints.find(scope["path"]) if scope["method"] == "POST" else None
         passes = endpoint is None and self._passes(scope)
         if endpoint is None and not passes:
-            return None
+            return self.admin.knock(scope) if is_admin(scope["path"]) else None
         headers = dict(scope["headers"])
         record = Record(
             request_id=sane_id(headers.get(b"x-request-id")) or self._new_id(),
@@ -88,6 +90,8 @@ class Door:
 
     def body_rules(self, scope: dict[str, Any]) -> BodyRules | None:
         """What is passed through may be large and slow, as long as it moves; all else is held, by ``[server]``."""
+        if is_admin(scope["path"]):
+            return BODY_RULES
         if (scope["method"] == "POST" and self._endpoints.find(scope["path"])) or not self._passes(scope):
             return None
         return BodyRules(max_bytes=self._max_upload_bytes, max_field=MAX_UPLOAD, whole_in_time=False)

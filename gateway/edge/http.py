@@ -6,7 +6,8 @@ that costs money is added with
 The others are exempt from admission and answer when the line is full.
 
 Who may see what: ``/healthz``, ``/readyz`` and the page are open; the lists of models want a key; ``/metrics`` wants a
-key or a client on the same machine. Without any key the gateway listens on loopback only.
+key or a client on the same machine; the admin API (``edge/admin.py``) wants a key of its own. Without any key the
+gateway listens on loopback only.
 
 Errors have the shape of the dialect that the path belongs to: see :meth:`GatewayApp.error_document`.
 """
@@ -35,6 +36,7 @@ from gateway.dialects.orchestrate import OrchestrateVoice
 from gateway.dialects.responses_kept import deleted_document, document_of
 from gateway.dialects.responses_voice import ResponsesVoice
 from gateway.dialects.voice import Opening, Voice
+from gateway.edge.admin import ADMIN_PATH
 from gateway.edge.connection import RequestConnection
 from gateway.edge.door import Door
 from gateway.edge.endpoints import (
@@ -104,6 +106,7 @@ class GatewayApp(QuartTrio):
         _add_lists(self, gateway)
         _add_kept_responses(self, gateway)
         _add_pages(self, gateway)
+        _add_admin(self)
         self.register_error_handler(Exception, partial(_on_error, self))
         self.door = Door(gateway, self.endpoints)
 
@@ -263,6 +266,16 @@ def _add_pages(app: GatewayApp, gateway: Gateway) -> None:
         if gateway.demo is None:
             raise RequestError("not_found", 404, "only the demo shows its provider")
         return _json(gateway.demo.provider_statistics())
+
+
+def _add_admin(app: GatewayApp) -> None:
+    async def admin(rest: str = "") -> Response:
+        body = cast("bytes", await request.get_data())
+        return _response(await app.door.admin.answer(cast("dict[str, Any]", request.scope), body))
+
+    methods = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"]
+    for path in (ADMIN_PATH, f"{ADMIN_PATH}/", f"{ADMIN_PATH}/<path:rest>"):
+        app.add_url_rule(path, f"admin {path}", admin, methods=methods)
 
 
 def _identify(gateway: Gateway) -> Principal:

@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "reload": {"config", "current"},
     "memory": {"core", "store"},
     "accounts": {"config", "core", "identity", "ledger", "quota", "store", "upstream"},
+    "admin": {"config", "core", "identity", "ledger", "policy", "store"},
     "instance": {
         "config", "core", "policy", "dialects", "flow", "upstream", "context", "store", "identity", "observe",
         "current", "reload", "memory", "accounts",
@@ -40,7 +41,7 @@ MAY_IMPORT = {
     "passthrough": {"core", "policy", "flow", "upstream", "instance", "exchange", "accounts"},
     "edge": {
         "config", "core", "policy", "dialects", "flow", "upstream", "observe", "current", "instance", "exchange",
-        "passthrough", "ui",
+        "passthrough", "ui", "admin", "identity", "store",
     },
     "app": {"config", "instance", "edge"},
     "demo": {"config", "core", "flow", "context", "store", "instance", "edge", "sim"},

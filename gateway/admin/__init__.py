@@ -1,0 +1,1 @@
+"""What operators may do while the gateway runs: keys, usage, targets' health, and the trail of who did what."""
