@@ -159,13 +159,20 @@ class Account:
 
     def close(self, record: Record) -> None:
         """Write a closed record down, and settle with what it says. Sync; called exactly once."""
-        entry = self._accounts.ledger.write(record)
-        self._accounts.spent(entry)
+        spent = 0
+        try:
+            entry = self._accounts.ledger.write(record)
+            self._accounts.spent(entry)
+            spent = entry.spent_micro_usd
+        finally:  # whatever a record holds, its ticket comes back
+            self._settle(record, spent)
+
+    def _settle(self, record: Record, spent_micro_usd: int) -> None:
         if self._ticket is None:
             return
         if record.attempts:
             tokens = sum(fact.usage.total_tokens for fact in record.attempts if fact.usage is not None)
-            self._ticket.settle(tokens, entry.spent_micro_usd, trio.current_time())
+            self._ticket.settle(tokens, spent_micro_usd, trio.current_time())
         else:
             self._ticket.abandon()
 

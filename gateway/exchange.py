@@ -509,8 +509,10 @@ class Exchange:
 
     def _close(self) -> None:
         """Settle the account and tell the record; nothing changes it any more."""
-        self.account.close(self.record)
-        self._gateway.observe(self.record)
+        try:
+            self.account.close(self.record)
+        finally:
+            self._gateway.observe(self.record)
 
     def _tell_drained(self, attempt: Attempt, ended_at: float) -> None:
         """Close the record of a stream that was read on after its client had left."""

@@ -153,8 +153,8 @@ def make_entry(record: Record, *, id: str, now_s: float, prices: Prices, lengths
     if record.target:
         provider, _, model = record.target.partition("/")
         known = prices.of(provider, model)
-        if not attempts:  # passed through: what it cost is known only if its usage is
-            cost = known.micro_usd(record.usage) if record.usage is not None else None
+        if record.path and record.usage is None:  # passed through: nobody says what that costs
+            cost = None
     delivered = generated = saved = saved_micro_usd = 0
     if served is not None:
         if outcome is Outcome.OK and served.usage is not None:
