@@ -9,7 +9,7 @@ failure                         same again  another        the target's health
 could not connect, 408, 409     yes         yes            failed
 429                             yes         yes            overloaded; its key cools down
 503, 529                        yes         yes            failed, overloaded
-500, 502, 504, other 5xx        no          yes            failed
+424, 500, 502, 504, other 5xx   no          yes            failed
 silence, reset, cut, garbage    no          yes            failed (silence: overloaded, too)
 error or nothing for an answer  no          yes            failed
 400, 404, 413, content policy   no          no             says nothing
@@ -143,6 +143,7 @@ _MEANING: dict[int, tuple[str, int, str, Retry]] = {
     403: ("upstream_forbidden", 502, "does not allow the gateway this", Retry.NEVER),
     408: ("upstream_timeout", 504, "timed out", Retry.SAFE),
     409: ("upstream_conflict", 502, "reported a conflict", Retry.SAFE),
+    424: ("upstream_error", 502, "failed", Retry.UNSAFE),  # Bedrock: the model behind it did
     429: ("upstream_rate_limited", 429, "is rate limiting the gateway", Retry.SAFE),
     500: ("upstream_error", 502, "failed", Retry.UNSAFE),
     503: ("upstream_unavailable", 503, "is not available", Retry.SAFE),

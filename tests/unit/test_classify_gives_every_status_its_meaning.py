@@ -27,6 +27,7 @@ def test_the_clients_own_fault_passes_with_its_status_and_document(status: int) 
         (403, 502, Retry.NEVER),
         (408, 504, Retry.SAFE),
         (409, 502, Retry.SAFE),
+        (424, 502, Retry.UNSAFE),
         (429, 429, Retry.SAFE),
         (500, 502, Retry.UNSAFE),
         (502, 502, Retry.UNSAFE),
