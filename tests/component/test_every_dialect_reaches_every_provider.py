@@ -128,7 +128,9 @@ async def test_an_answer_that_was_cut_short_says_so(client: str, provider: str, 
 NO_STOP = {"openai-responses"}  # the dialect has no stop sequences
 
 
-@pytest.mark.parametrize(("client", "provider"), list(product(set(TONGUES) - NO_STOP, set(PROVIDERS) - NO_STOP)))
+@pytest.mark.parametrize(
+    ("client", "provider"), list(product(sorted(set(TONGUES) - NO_STOP), sorted(set(PROVIDERS) - NO_STOP)))
+)
 @STREAMED
 async def test_a_stop_sequence_ends_the_answer(client: str, provider: str, stream: bool) -> None:
     tongue, whole = TONGUES[client], expected(Question(), None)
