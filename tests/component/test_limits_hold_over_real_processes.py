@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.alone
+
 WORKER = Path(__file__).with_name("limits_worker.py")
 ROOT = WORKER.parents[2]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import services
 import trio
 from attrs import define, field
@@ -13,6 +14,8 @@ from gateway.sim import Behaviour
 from tests.component.served import Served, served
 from tests.component.stage import Heard, chat, hear, request_bytes
 from tests.component.test_workers_are_processes import serving_pids, until
+
+pytestmark = pytest.mark.alone
 
 FOUR = ("--workers", "4")
 START_S = 40.0

@@ -23,6 +23,8 @@ from gateway.flow.admission import Place
 from gateway.sim import Behaviour, Simulator
 from tests.component.stage import BASE, KEY, Heard, Stage, ask, chat, hear, request_bytes, staged
 
+pytestmark = pytest.mark.alone
+
 REQUESTS, WORKERS, QUEUE = 1_000, 20, 100
 REFUSED_WITHIN_S = 1.5  # the 99th percentile, on two cores
 

@@ -6,11 +6,14 @@ import json
 import signal
 from pathlib import Path
 
+import pytest
 import trio
 
 from gateway.sim import Behaviour
 from tests.component.served import Served, connect_narrowly, served
 from tests.component.stage import Heard, chat, hear, request_bytes
+
+pytestmark = pytest.mark.alone
 
 STREAMS = 50
 AT_ONCE_S = 1.0  # on a machine that is busy with fifty streams; some 10 ms as a rule
