@@ -38,7 +38,7 @@ from gateway.edge.gate import Gate
 from gateway.edge.http1 import Connection
 from gateway.edge.service import App, Service
 from gateway.edge.sockets import BindError, allow_files, bind, url_of
-from gateway.edge.workers import run_workers
+from gateway.edge.workers import AT_ONCE, run_workers
 from gateway.flow.groups import unwrapped
 
 __all__ = ["BindError", "hypercorn_config", "run_workers", "serve", "until_signal"]
@@ -250,13 +250,15 @@ async def until_signal(
 
     SIGHUP calls ``on_hangup``, each time. It ends nothing, so it is taken where it was ignored, too (under ``nohup``),
     and from now on in a worker, which was started with it blocked. SIGINT is left alone where it is ignored: in
-    workers, to whom a terminal sends it although their supervisor tells them. A worker process whose supervisor dies
-    drains.
+    workers, to whom a terminal sends it although their supervisor tells them. A worker's second signal is
+    :data:`~gateway.edge.workers.AT_ONCE`; one whose supervisor dies drains.
     """
     signals = [signal.SIGTERM, signal.SIGHUP]
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signals.append(signal.SIGINT)
     parent = parent_process()
+    if parent is not None:
+        signals.append(AT_ONCE)
     with trio.open_signal_receiver(*signals) as received:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         async with trio.open_nursery() as nursery:
@@ -266,7 +268,7 @@ async def until_signal(
                 if number == signal.SIGHUP:
                     on_hangup()
                     continue
-                if shutdown.is_set():
+                if shutdown.is_set() or number == AT_ONCE:
                     force.cancel()
                 shutdown.set()
 

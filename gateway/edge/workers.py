@@ -3,12 +3,15 @@
 Processes are spawned, not forked: a fork would copy whatever threads and locks the parent has. They inherit the
 listening sockets (see ``sockets``), so a crashed worker loses its own requests and nothing else.
 
-The supervisor does nothing but wait: for a worker to end, or for a signal. SIGTERM and SIGINT become SIGTERM to the
-workers, once for each time (the first drains, the second cancels); workers ignore SIGINT, because a terminal sends it
-to all. SIGHUP is passed on: each worker reloads its configuration. It is blocked in a worker until that can take it,
-since one that came earlier would end it. A worker that ends unasked is started again, after a pause that doubles from
-:data:`_PAUSE_S` up to :data:`_MAX_PAUSE_S` while workers keep dying young; when that happens :data:`_MAX_EARLY_DEATHS`
-times in a row, the fault is not a worker's and the supervisor gives up with its exit code.
+The supervisor does nothing but wait: for a worker to end, or for a signal. The first SIGTERM or SIGINT becomes SIGTERM
+to the workers, which drains; a further one becomes :data:`AT_ONCE`, which cancels. That is a signal of its own because
+two equal ones that are pending are one: a busy worker took a second SIGTERM for the first. Workers ignore SIGINT,
+because a terminal sends it to all. SIGHUP is passed on: each worker reloads its configuration. It is blocked in a
+worker until that can take it, since one that came earlier would end it.
+
+A worker that ends unasked is started again, after a pause that doubles from :data:`_PAUSE_S` up to :data:`_MAX_PAUSE_S`
+while workers keep dying young; when that happens :data:`_MAX_EARLY_DEATHS` times in a row, the fault is not a worker's
+and the supervisor gives up with its exit code.
 """
 
 from __future__ import annotations
@@ -31,6 +34,8 @@ from gateway.config import Server
 from gateway.edge.sockets import bind, url_of
 
 Target = Callable[[list[socket.socket], int, int], None]
+
+AT_ONCE: Final = signal.SIGUSR1  # to a worker: do not wait for what runs
 
 _PAUSE_S: Final = 0.5
 _MAX_PAUSE_S: Final = 30.0
@@ -92,7 +97,7 @@ class _Supervisor:
                     wakeup.recv(4096)
                 while signals:
                     if signals.pop() == signal.SIGHUP:
-                        self._hang_up()
+                        self._tell_all(signal.SIGHUP)
                     else:
                         self._stop()
                 self._bury()
@@ -120,16 +125,15 @@ class _Supervisor:
             return max(0.0, self.kill_at - now)
         return max(0.0, min(self.due.values()) - now) if self.due else None
 
-    def _hang_up(self) -> None:
+    def _tell_all(self, number: signal.Signals) -> None:
         for process, _ in self.alive.values():
             if process.pid is not None and process.exitcode is None:
-                os.kill(process.pid, signal.SIGHUP)
+                os.kill(process.pid, number)
 
     def _stop(self) -> None:
         self.stopping += 1
         self.kill_at = time.monotonic() + self.config.drain_timeout_s + _KILL_AFTER_S
-        for process, _ in self.alive.values():
-            process.terminate()
+        self._tell_all(signal.SIGTERM if self.stopping == 1 else AT_ONCE)
 
     def _bury(self) -> None:
         for index, (process, started) in list(self.alive.items()):
@@ -138,7 +142,7 @@ class _Supervisor:
             del self.alive[index]
             code = process.exitcode
             process.close()
-            if code == -signal.SIGTERM and self.stopping:
+            if code in (-signal.SIGTERM, -AT_ONCE) and self.stopping:
                 continue  # told to end before it had begun
             if self.stopping:
                 self.exit_code = self.exit_code or (128 - code if code < 0 else code)

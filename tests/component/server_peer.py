@@ -17,7 +17,7 @@ from gateway.edge.gate import Gate
 from gateway.edge.serve import serve
 from gateway.edge.service import App, ServerStatistics, Service
 
-PATIENCE_S = 5.0  # how long a test waits before it counts as failed; never a measure of anything
+PATIENCE_S = 15.0  # how long a test waits before it counts as failed; never a measure of anything
 
 
 class Running:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -218,6 +219,17 @@ async def process(workers: str, file: Path) -> AsyncIterator[tuple[trio.Process,
         await server.stdout.aclose()
 
 
+def _workers(server: trio.Process) -> list[int]:
+    children = psutil.Process(server.pid).children()
+    return [child.pid for child in children if "resource_tracker" not in " ".join(child.cmdline())]
+
+
+def _signals(pid: int, field: str) -> set[int]:
+    """Of a process: those that are pending (``ShdPnd``), that it takes (``SigCgt``)."""
+    [mask] = re.findall(rf"{field}:\t(\w+)", Path(f"/proc/{pid}/status").read_text())
+    return {number for number in signal.Signals if int(mask, 16) >> (number - 1) & 1}
+
+
 async def connect(url: str) -> Peer:
     host, _, port = url.partition("://")[2].rpartition(":")
     return Peer(await trio.open_tcp_stream(host, int(port)))
@@ -259,6 +271,26 @@ async def test_a_second_signal_ends_it_at_once(workers: str, tmp_path: Path) -> 
         assert await peer.closed()
 
 
+async def test_a_second_signal_is_not_lost_on_workers_that_have_not_yet_taken_the_first(tmp_path: Path) -> None:
+    async with process("2", tmp_path / "never") as (server, url), await connect(url) as peer:
+        await peer.send(request("/stream"))
+        await peer.until(b"first\r\n")
+        workers = _workers(server)
+        while any(signal.SIGTERM not in _signals(pid, "SigCgt") for pid in workers):
+            await trio.sleep(0.01)  # one is still starting
+        for pid in workers:
+            os.kill(pid, signal.SIGSTOP)
+        while any(psutil.Process(pid).status() != psutil.STATUS_STOPPED for pid in workers):
+            await trio.sleep(0.01)
+        for pending in (1, 2):
+            server.send_signal(signal.SIGTERM)
+            while any(len(_signals(pid, "ShdPnd")) < pending for pid in workers):
+                await trio.sleep(0.01)
+        for pid in workers:
+            os.kill(pid, signal.SIGCONT)
+        assert await peer.closed()
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_a_terminal_that_is_closed_ends_nothing_however_often_it_says_so(workers: str, tmp_path: Path) -> None:
     """It tells every process in it, and so does its shell. SIGHUP means: read the configuration again."""
@@ -266,10 +298,9 @@ async def test_a_terminal_that_is_closed_ends_nothing_however_often_it_says_so(w
     async with process(workers, file) as (server, url), await connect(url) as peer:
         await peer.send(request("/stream"))
         await peer.until(b"first\r\n")
-        processes = [server.pid, *(child.pid for child in psutil.Process(server.pid).children())]
+        processes = [server.pid, *_workers(server)]
         for pid in [*processes, *processes]:
-            if "resource_tracker" not in " ".join(psutil.Process(pid).cmdline()):
-                os.kill(pid, signal.SIGHUP)
+            os.kill(pid, signal.SIGHUP)
         assert await _status(url) == 200
         file.touch()
         assert await peer.until(b"0\r\n\r\n") == b"4\r\nlast\r\n0\r\n\r\n"
