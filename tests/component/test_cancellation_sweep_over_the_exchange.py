@@ -380,7 +380,7 @@ async def _run(stage: Stage, app: GatewayApp, case: Case, *, n: int, when: When)
             nursery.cancel_scope.cancel()
     if isinstance(holder, Place):
         holder.release()
-    with trio.fail_after(1):
+    with trio.fail_after(5):
         await stage.sim.until(lambda now: now.active == 0)
     return stage.records[-1], client, instrument.fired
 

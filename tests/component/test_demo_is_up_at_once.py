@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 import trio
 
 from tests.component.served import kill, port_said, served, start
@@ -21,6 +22,7 @@ IDLE_BYTES = 90 * 1024 * 1024
 DEMO = [sys.executable, "-m", "gateway", "demo", "--no-open", "--bind"]
 
 
+@pytest.mark.alone
 async def test_the_first_answer_has_begun_within_three_seconds_of_the_commands_start() -> None:
     began = trio.current_time()
     process = await start([*DEMO, "127.0.0.1:0"], stderr=subprocess.PIPE)

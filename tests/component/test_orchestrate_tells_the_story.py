@@ -168,6 +168,7 @@ async def test_messages_do_as_well_as_an_input(tmp_path: Path) -> None:
         assert by_messages.json()["output"] == by_input.json()["output"]
 
 
+@pytest.mark.alone
 async def test_loading_is_told_before_the_model_answers(tmp_path: Path) -> None:
     async with told(tmp_path) as stage:
         async with await stage.connect() as stream:

@@ -90,10 +90,10 @@ async def test_an_upload_that_moves_may_take_longer_than_body_timeout_s() -> Non
     async def script(asked: Asked) -> None:
         await asked.answer(b"%d" % await asked.drop_all())
 
-    async with passing(script, server="body_timeout_s = 0.5") as run, await run.stage.connect() as client:
+    async with passing(script, server="body_timeout_s = 1") as run, await run.stage.connect() as client:
         await client.send_all(request(UPLOAD, length=8))
         for _ in range(8):
-            await trio.sleep(0.1)
+            await trio.sleep(0.2)
             await client.send_all(b"x")
         assert (await hear(client)).body == b"8"
 

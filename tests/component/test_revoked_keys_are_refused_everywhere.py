@@ -8,12 +8,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import services
 import trio
 
 from tests.component.served import ROOT, Served, served
 from tests.component.stage import Heard, chat, hear, request_bytes
 from tests.component.test_workers_are_processes import both_listen
+
+pytestmark = pytest.mark.alone
 
 TWO = ("--workers", "2")
 WITHIN_S = 2.0

@@ -102,11 +102,11 @@ async def test_an_idle_connection_is_closed_quietly() -> None:
 
 
 async def test_a_long_request_outlives_every_deadline_but_its_own() -> None:
-    short = {"keep_alive_s": 0.02, "header_timeout_s": 0.02, "body_timeout_s": 0.02}
+    short = {"keep_alive_s": 0.4, "header_timeout_s": 0.4, "body_timeout_s": 0.4}
 
     async def handler(scope: Message, receive: Any, send: Any) -> None:
         body = await read_all(receive)
-        await trio.sleep(0.1)
+        await trio.sleep(0.6)
         await say(send, body)
 
     async with running(app_of(handler), **short) as server, await server.connect() as peer:

@@ -8,9 +8,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from tests.faults import raw_server as raw
 from tests.faults.raw_server import RawServer
+
+QUIET_S = 0.05  # longer than a script pauses between two bytes
 
 
 @pytest.fixture(autouse=True)
@@ -26,17 +29,23 @@ def request(*, stream: bool = True) -> bytes:
 
 async def hear(server: RawServer, *, stream: bool = True) -> tuple[bytes, str]:
     """What comes for one request, and how the connection ended: closed, reset or open (nothing more came)."""
-    async with await trio.open_tcp_stream("127.0.0.1", server.port) as client:
-        received = b""
+    received = bytearray()
+    endings = ["open"]
+
+    async def talk(client: trio.SocketStream) -> None:
         try:
             await client.send_all(request(stream=stream))
-            with trio.move_on_after(0.2):
-                async for data in client:
-                    received += data
-                return received, "closed"
+            async for data in client:
+                received.extend(data)
+            endings.append("closed")
         except trio.BrokenResourceError:
-            return received, "reset"
-        return received, "open"
+            endings.append("reset")
+
+    async with await trio.open_tcp_stream("127.0.0.1", server.port) as client, trio.open_nursery() as nursery:
+        nursery.start_soon(talk, client)
+        await wait_all_tasks_blocked(QUIET_S)  # both ends are in this loop: nothing is on its way any more
+        nursery.cancel_scope.cancel()
+    return bytes(received), endings[-1]
 
 
 @pytest.mark.parametrize(
