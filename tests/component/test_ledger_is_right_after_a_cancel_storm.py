@@ -8,6 +8,7 @@ import random
 import signal
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import trio
 from attrs import define, field
 
 from gateway.config import Ledger as LedgerRules
-from gateway.sim import Behaviour
+from gateway.sim import Behaviour, Simulator
 from gateway.store.limits_sql import SqlLimits
 from gateway.store.sqlite import Store
 from tests.component.served import Served, served
@@ -26,12 +27,16 @@ SECRET = "sk-storm-0123456789abcdef"
 SLOTS = 160  # more than clients at a time, so that what is refused is the exception
 CLIENTS = 60
 RESERVED_MICRO_USD = 20 * 10 + 2_000  # 20 tokens, and more than the prompt can cost
+STALLS = "sim/sim-stall=3"  # sends three tokens, and then nothing more
 SLACK_S = 1.0  # for a machine that is busy with other tests
 POOL = "usd:key:storm:total:"
 MORE = f"""
 [limits]
 lease_s = 2
 [prices."sim/sim"]
+input_usd_per_mtok = 2
+output_usd_per_mtok = 10
+[prices."{STALLS}"]
 input_usd_per_mtok = 2
 output_usd_per_mtok = 10
 [[key]]
@@ -53,11 +58,20 @@ class Visit:
     status: int = 0
 
 
+WAYS = ("any moment", "half a request", "any moment", "a token", "any moment", "asked")  # of clients that leave
+
+
 @define
 class Storm:
-    """Clients, half of which leave at any moment between the first byte sent and the last byte heard."""
+    """Clients, half of which leave: at any moment, or because of what they see, so that each phase is left by some.
+
+    A client that has sent half of its request leaves then. One leaves at an event of its stream, which then has more to
+    say than it ever gets to; one when the provider, which stays silent, has its request. Neither depends on how busy
+    the machine is.
+    """
 
     connect: Callable[[], Any]
+    sim: Simulator
     visits: dict[int, Visit] = field(factory=dict)
     _dice: random.Random = field(factory=lambda: random.Random(5))
 
@@ -74,23 +88,46 @@ class Storm:
 
     async def _visit(self, number: int) -> None:
         visit = self.visits[number] = Visit(began=trio.current_time(), left=0.0)
-        leaves = number % 2 == 1
-        patience_s = self._dice.uniform(0.0, 0.1) if leaves else 30.0
-        sends_half = leaves and self._dice.random() < 0.1
-        request = request_bytes(
-            chat(stream=number % 3 != 0, max_tokens=20), key=SECRET, headers={"x-request-id": f"c{number}"}
-        )
-        try:
-            with trio.move_on_after(patience_s):
-                async with await self.connect() as stream:
-                    await stream.send_all(request[: -len(request) // 4] if sends_half else request)
-                    answer = b""
-                    while not _whole(answer) and (more := await stream.receive_some()):
-                        answer += more
-                        visit.status = int(answer.split()[1]) if len(answer) > 12 else 0
-        except (OSError, trio.BrokenResourceError):
-            pass  # its process was killed
+        way = WAYS[number // 2 % len(WAYS)] if number % 2 else "stays"
+        patience_s = self._dice.uniform(0.0, 0.1) if way == "any moment" else 30.0
+        model = {"a token": STALLS, "asked": silent(number)}.get(way, "sim/sim")
+        document = chat(model, stream=way == "a token" or number % 3 != 0, max_tokens=20)
+        request = request_bytes(document, key=SECRET, headers={"x-request-id": f"c{number}"})
+        with trio.move_on_after(patience_s), suppress(OSError, trio.BrokenResourceError):  # its process was killed
+            async with await self.connect() as stream:
+                if way == "half a request":
+                    await stream.send_all(request[: -len(request) // 4])
+                else:
+                    await stream.send_all(request)
+                    await self._wait(stream, visit, way, model)
         visit.left = trio.current_time()
+
+    async def _wait(self, stream: trio.SocketStream, visit: Visit, way: str, model: str) -> None:
+        """Hear the answer to its end, or to the moment when this client leaves."""
+        async with trio.open_nursery() as nursery:
+            if way == "asked":
+                nursery.start_soon(self._leave_when_asked, model, nursery.cancel_scope)
+            await self._hear(stream, visit, at_a_token=way == "a token")
+            nursery.cancel_scope.cancel()
+
+    async def _leave_when_asked(self, model: str, scope: trio.CancelScope) -> None:
+        name = model.partition("/")[2]
+        await self.sim.until(lambda now: name in now.by_model)
+        scope.cancel()
+
+    async def _hear(self, stream: trio.SocketStream, visit: Visit, *, at_a_token: bool) -> None:
+        answer = b""
+        with suppress(trio.BrokenResourceError):  # its process was killed
+            while not _whole(answer) and (more := await stream.receive_some()):
+                answer += more
+                visit.status = int(answer.split()[1]) if len(answer) > 12 else 0
+                if at_a_token and b"content" in answer.partition(b"\r\n\r\n")[2]:
+                    return
+
+
+def silent(number: int) -> str:
+    """A model that takes a request and says nothing; each has a name of its own, by which the provider counts it."""
+    return f"sim/sim-silence-tokens={number + 1}"
 
 
 def _whole(answer: bytes) -> bool:
@@ -138,7 +175,7 @@ async def test_in_one_process_ledger_and_budget_agree_to_the_micro_dollar(tmp_pa
     store = tmp_path / "sluice.db"
     async with staged(workers=SLOTS + 5, store=f"sqlite:///{store}", more=MORE, behaviour=PACE) as stage:
         stage.remember_baseline()
-        storm = Storm(stage.connect)
+        storm = Storm(stage.connect, stage.sim)
         await storm.blow(800)
         await stage.settle()
         stage.assert_nothing_left()
@@ -166,7 +203,7 @@ async def test_killed_processes_lose_no_more_than_a_batch_and_nothing_leaks(tmp_
     arguments = ("--workers", "4")
     async with served(tmp_path, arguments=arguments, workers=4 * SLOTS, behaviour=PACE, more=MORE) as gateway:
         await until(lambda: len(serving_pids(gateway)) >= 4, seconds=40)
-        storm, killed_at = Storm(gateway.connect), []
+        storm, killed_at = Storm(gateway.connect, gateway.sim), []
 
         async def kill_two() -> None:
             for victim, after in zip(sorted(serving_pids(gateway)), (500, 900), strict=False):
