@@ -16,48 +16,18 @@ from attrs import define, field, frozen
 
 from gateway.core.facts import Usage
 from gateway.dialects.answer import Answer
+from gateway.dialects.chat_usage import usage_of
 from gateway.dialects.kept import Kept
 from gateway.dialects.provider import BadAnswer
 from gateway.dialects.sse import EventSplitter, EventTooLong, encode_event, event_data, split_events
 
 DONE = b"data: [DONE]\n\n"
-MAX_TOKENS = 1_000_000_000  # a usage beyond that is no count
 MAX_PREAMBLE_BYTES = 1_048_576  # what a stream may hold before its first content
-
-
-class _Details(msgspec.Struct):
-    cached_tokens: int | None = None
-    reasoning_tokens: int | None = None
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    prompt_tokens_details: _Details | None = None
-    completion_tokens_details: _Details | None = None
-
-    def freeze(self) -> Usage | None:
-        """The usage; None if its numbers cannot be counts of tokens."""
-        prompt, completion = self.prompt_tokens_details or _Details(), self.completion_tokens_details or _Details()
-        counts = (
-            self.prompt_tokens or 0,
-            self.completion_tokens or 0,
-            prompt.cached_tokens or 0,
-            completion.reasoning_tokens or 0,
-        )
-        if min(counts) < 0 or max(counts) > MAX_TOKENS:
-            return None
-        return Usage(
-            prompt_tokens=counts[0], completion_tokens=counts[1], cached_tokens=counts[2], reasoning_tokens=counts[3]
-        )
 
 
 def _usage_of(reported: Any) -> Usage | None:
     """What a provider's ``usage`` says; None if that is no usage."""
-    try:
-        return msgspec.convert(reported, _Usage).freeze()
-    except msgspec.ValidationError:
-        return None
+    return usage_of(reported) if isinstance(reported, dict) and reported else None
 
 
 # What passes through is only looked at. A field of an unusual type is no reason to lose content, so none is checked.
@@ -125,7 +95,7 @@ def read_answer(body: bytes) -> tuple[Usage | None, str]:
         raise BadAnswer(str(error)) from None
     if not answer.choices or not all(choice.finish_reason for choice in answer.choices):
         raise BadAnswer("an answer without a finish reason")
-    return (_usage_of(answer.usage) if answer.usage is not None else None), str(answer.choices[0].finish_reason)
+    return _usage_of(answer.usage), str(answer.choices[0].finish_reason)
 
 
 @frozen(slots=True)

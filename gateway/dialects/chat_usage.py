@@ -1,6 +1,7 @@
 """OpenAI's ``usage``: read from providers, with the ways in which compatible ones differ, and written for clients.
 
-Source: OpenAI API reference; DeepSeek on ``prompt_cache_hit_tokens``; xAI on reasoning tokens.
+Source: OpenAI API reference; DeepSeek on ``prompt_cache_hit_tokens``, Kimi on ``cached_tokens``, xAI on reasoning
+tokens.
 """
 
 from __future__ import annotations
@@ -25,12 +26,17 @@ def usage_of(said: dict[str, Any]) -> Usage | None:
         return Usage(
             prompt_tokens=asked,
             completion_tokens=answered,
-            cached_tokens=_count(prompt, "cached_tokens") or _count(said, "prompt_cache_hit_tokens"),
+            cached_tokens=_cached(said, prompt),
             reasoning_tokens=reasoning,
             cache_write_tokens=_count(prompt, "cache_write_tokens"),
         )
     except ValueError:
         return None
+
+
+def _cached(said: dict[str, Any], prompt: dict[str, Any]) -> int:
+    """OpenAI's place for it; DeepSeek's; Kimi's."""
+    return _count(prompt, "cached_tokens") or _count(said, "prompt_cache_hit_tokens") or _count(said, "cached_tokens")
 
 
 def _count(said: dict[str, Any], name: str) -> int:
