@@ -62,6 +62,8 @@ from gateway.upstream.attempts import Attempts
 from gateway.upstream.targets import Route
 
 BUDGET = "budget_exhausted"
+MAX_PATH_CHARS = 200  # of a wrong field's place, in the log
+MAX_FINISH_CHARS = 100  # of the provider's word for it
 KEPT_CHARS = 131_072  # of an answer that a conversation remembers
 AFTER_FINISH_S = 0.5  # how long a usage that was asked for may follow the finish reason
 
@@ -467,12 +469,12 @@ class Exchange:
         record.ended_at = trio.current_time()
         if stream is not None:
             tokens = stream.events
-            record.finish_reason = stream.finish_reason
+            record.finish_reason = stream.finish_reason[:MAX_FINISH_CHARS]
             attempt.fact.usage = stream.billed or attempt.estimate(tokens)
             record.events = self._events_before + tokens
             record.usage = stream.usage or attempt.estimate(record.events)
         elif whole is not None:
-            record.finish_reason = whole.finish_reason
+            record.finish_reason = whole.finish_reason[:MAX_FINISH_CHARS]
             record.usage = attempt.fact.usage = whole.usage or attempt.estimate(-(-len(whole.body) // BYTES_PER_TOKEN))
 
     def _remember(self, attempt: Attempt, request: Request) -> None:
@@ -557,9 +559,16 @@ def chain_of(error: BaseException) -> str:
     parts: list[str] = []
     cause: BaseException | None = error
     while cause is not None and len(parts) < 5:
-        parts.append(f"{type(cause).__name__}: {cause}")
+        parts.append(f"{type(cause).__name__}: {_in_the_log(cause)}")
         cause = cause.__cause__
     return " ← ".join(parts)
+
+
+def _in_the_log(error: BaseException) -> str:
+    """What an error says; of a field that is wrong only where it is, for what stands there may be of the prompt."""
+    if isinstance(error, RequestError) and error.param:
+        return f"at {error.param[:MAX_PATH_CHARS]}"
+    return str(error)
 
 
 def _tell_now(outlet: Outlet, pending: list[bytes], words: bytes) -> None:

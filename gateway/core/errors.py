@@ -10,16 +10,18 @@
     ├─ UpstreamError      502 · 503 · 504 or the provider's own status
     └─ StreamBroken       after the commit point: one error event, then the stream ends without ``[DONE]``
 
-A ``public_message`` is shown to clients: it names the field, the limit and the fix, and never holds a secret or a
-provider's raw text. What the machine knows beyond that travels as ``__cause__`` and reaches the log, never the client.
+A ``public_message`` is shown to clients: it names the field, the limit and the fix, and never holds a secret. What the
+machine knows beyond that travels as ``__cause__`` and reaches the log, never the client. ``str()`` of an error is for
+the log, and leaves out a provider's own words: they may quote the prompt.
 A client that left is no error and has no class here: it is a ``trio.Cancelled`` that unwinds.
 """
 
 from __future__ import annotations
 
 import enum
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
+MAX_MESSAGE_CHARS: Final = 2_000
 Stage = Literal["queue", "context", "connect", "first_token", "stall", "total"]
 
 
@@ -46,6 +48,8 @@ class GatewayError(Exception):
         param: str | None = None,
         retry_after_s: float | None = None,
     ) -> None:
+        if len(public_message) > MAX_MESSAGE_CHARS:  # it quotes what a client or a provider wrote
+            public_message = public_message[:MAX_MESSAGE_CHARS] + "…"
         super().__init__(public_message)
         self.code = code
         self.http_status = http_status
@@ -98,6 +102,7 @@ class UpstreamError(GatewayError):
     Attributes:
         target: ``provider/model`` that failed.
         retry: Whether another attempt makes sense.
+        public_message: With the provider's ``reason``, where that is the client's business.
         body: The provider's own error document where it is the client's business (its 4xx), already scrubbed.
     """
 
@@ -112,9 +117,12 @@ class UpstreamError(GatewayError):
         target: str,
         retry: Retry,
         retry_after_s: float | None = None,
+        reason: str = "",
         body: bytes | None = None,
     ) -> None:
         super().__init__(code, http_status, public_message, retry_after_s=retry_after_s)
+        if reason:
+            self.public_message = f"{public_message}: {reason}"
         self.target = target
         self.retry = retry
         self.body = body

@@ -115,13 +115,13 @@ def refused_by_provider(
         body: Its whole document, if the client speaks its dialect; the same holds.
     """
     if status in CLIENTS_OWN and code != UNKNOWN_KEY:
-        said = f": {reason}" if reason else ""
         return UpstreamError(
             code or "upstream_refused",
             status,
-            f"{target} refused the request with status {status}{said}",
+            f"{target} refused the request with status {status}",
             target=target,
             retry=Retry.NEVER,
+            reason=reason,
             body=body,
         )
     meant = 401 if code == UNKNOWN_KEY else status
