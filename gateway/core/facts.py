@@ -85,7 +85,8 @@ class AttemptFact:
         code: Of the error, "" without one.
         began_at: When it was asked, on ``trio.current_time()``'s clock.
         ttft_s: To its first content, 0 if there was none.
-        usage: What it cost: as reported, else estimated from what was read; None if it did not begin to answer.
+        usage: What it cost: as reported, else estimated from what was asked and read; None if it refused, or could
+            not be asked.
     """
 
     target: str

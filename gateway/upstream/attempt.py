@@ -145,13 +145,17 @@ class Attempt:
         self.fact.code = self.fact.code or error.code
         self._end("broken", judge(error).health if isinstance(error, DeadlineExceeded) else Health.FAILED)
 
+    def so_far(self) -> Usage:
+        """What it cost up to here: as reported, else estimated from what was read."""
+        if self.stream is not None:
+            return self.stream.billed or self.estimate(self.stream.events)
+        if self.whole is not None:
+            return self.whole.usage or self.estimate(-(-len(self.whole.body) // BYTES_PER_TOKEN))
+        return self.estimate(0)
+
     def lose(self) -> None:
         """Another attempt was faster by a hair. Sync."""
-        self.fact.code = "outrun"
-        if self.stream is not None:
-            self.fact.usage = self.stream.billed or self.estimate(self.stream.events)
-        elif self.whole is not None:
-            self.fact.usage = self.whole.usage or self.estimate(-(-len(self.whole.body) // BYTES_PER_TOKEN))
+        self.fact.code, self.fact.usage = "outrun", self.so_far()
         self.close()
 
     def _end(self, outcome: str, health: Health) -> None:
@@ -253,6 +257,8 @@ async def begin(
         else:
             attempt.whole = await _read_whole(attempt, read_whole)
     except BaseException:
+        if 200 <= response.status < 300:
+            fact.usage = attempt.so_far()  # it took the request on, and is paid for what it made of it
         attempt.close()
         raise
     return attempt

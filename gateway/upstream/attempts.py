@@ -296,6 +296,8 @@ class Attempts:
                 )
         except (UpstreamError, DeadlineExceeded) as error:
             fact.outcome, fact.code = "failed", error.code
+            if isinstance(error, DeadlineExceeded) and asking is not None:
+                _has_read_the_prompt(fact, asking)
             health = judge(error).health
             if health in (Health.FAILED, Health.OVERLOADED):
                 self._failed.add(target.provider.name)
@@ -303,8 +305,8 @@ class Attempts:
             raise
         except BaseException:
             fact.outcome = "cancelled"
-            if asking is not None:  # it was asked, and has read the prompt
-                fact.usage = Usage(prompt_tokens=-(-len(asking.body) // BYTES_PER_TOKEN), estimated=True)
+            if asking is not None:
+                _has_read_the_prompt(fact, asking)
             lease.end(Health.SILENT)
             raise
         now = trio.current_time()
@@ -376,3 +378,9 @@ class Attempts:
                     raise
                 return None
         return None
+
+
+def _has_read_the_prompt(fact: AttemptFact, asking: Asking) -> None:
+    """Note what an attempt cost that was given up: it was asked, whether it had begun to answer or not."""
+    if fact.usage is None:
+        fact.usage = Usage(prompt_tokens=-(-len(asking.body) // BYTES_PER_TOKEN), estimated=True)
