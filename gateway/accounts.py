@@ -10,10 +10,10 @@
 Everything but ``reserve`` is synchronous, and that waits only where this process has no slice of a limit in hand yet.
 A request whose key has no limits, for a model without any, has no ticket and pays for nothing here but the ledger.
 
-Estimates: a prompt has a token per four bytes of its document; an answer as many as the client lets it have, or, where
-the client does not say, as the target's answers have as a rule (:data:`USUAL_TOKENS` if none is known yet). Where
-nothing can be estimated (an unknown price, what is passed through), the least there is of money is set aside, so that
-a budget that is spent refuses all the same.
+Estimates: a prompt has about as many tokens as :mod:`gateway.core.estimate` says; an answer as many as the client lets
+it have, or, where the client does not say, as the target's answers have as a rule (:data:`USUAL_TOKENS` if none is
+known yet). Where nothing can be estimated (an unknown price, what is passed through), the least there is of money is
+set aside, so that a budget that is spent refuses all the same.
 """
 
 from __future__ import annotations
@@ -44,7 +44,6 @@ from gateway.store.sql import SqlStore
 from gateway.store.sqlite import Store
 from gateway.upstream.targets import Route
 
-BYTES_PER_TOKEN = 4
 USUAL_TOKENS = 1_000  # of an answer, before any was seen
 Headers = list[tuple[bytes, bytes]]
 
@@ -75,11 +74,11 @@ class Account:
         self._micro_usd_per_token = 0.0
         self.stops = False
 
-    async def reserve(self, route: Route, record: Record, asked_bytes: int) -> None:
+    async def reserve(self, route: Route, record: Record, asked_tokens: int) -> None:
         """Set aside what the request may use, before anything is sent to a provider.
 
         Args:
-            asked_bytes: Of the client's document.
+            asked_tokens: Of the prompt, about.
 
         Raises:
             Rejected: ``rate_limited``, ``budget_exhausted`` or ``limits_away``; names the limit and its owner.
@@ -95,7 +94,7 @@ class Account:
                 raise entered
             self._ticket = entered
         answer_tokens = min(record.max_tokens or self._accounts.usual_tokens(route), MAX_TOKENS)
-        self._prompt_tokens = -(-asked_bytes // BYTES_PER_TOKEN)
+        self._prompt_tokens = asked_tokens
         self._estimate(route, answer_tokens)
         micro_usd = self._prompt_micro_usd + round(self._micro_usd_per_token * answer_tokens)
         refused = await self._ticket.reserve_soon(of_model, self._prompt_tokens + answer_tokens, micro_usd)

@@ -45,6 +45,7 @@ from gateway.core.errors import (
     StreamBroken,
     UpstreamError,
 )
+from gateway.core.estimate import tokens_of
 from gateway.core.facts import LoaderFact, Outcome, Phase, Record
 from gateway.core.principal import Principal
 from gateway.dialects.provider import BadAnswer
@@ -57,7 +58,7 @@ from gateway.flow.guard import Guard
 from gateway.flow.relay import ClientStalled, Outlet, pump
 from gateway.instance import Gateway
 from gateway.policy.classify import CLIENTS_OWN
-from gateway.upstream.attempt import BYTES_PER_TOKEN, Attempt
+from gateway.upstream.attempt import Attempt
 from gateway.upstream.attempts import Attempts
 from gateway.upstream.targets import Route
 
@@ -111,7 +112,7 @@ class Exchange:
         self._why_total = f"the request took longer than its {timeout_s:g} s (x-request-timeout-ms)" if own else ""
         self._conversation = conversation
         self._attempts: Attempts | None = None
-        self._asked_bytes = 0
+        self._asked_tokens = 0
         self._events_before = 0  # relayed from attempts that broke off
         self._lines: list[Attempt] = []  # whose answers have begun
         self.record = record
@@ -133,7 +134,7 @@ class Exchange:
         await self._enter()
         request = await self._recall(await self._listen(listen, voice))
         route = self._route(request)
-        await self.account.reserve(route, self.record, self._asked_bytes)
+        await self.account.reserve(route, self.record, self._asked_tokens)
         if voice.speaks_early and request.stream and self._loads(request, route):
             return Answer(run=partial(self._tell, request, route, voice))
         attempt = await self._gather_and_ask(request, route, voice)
@@ -173,7 +174,7 @@ class Exchange:
     async def _listen(self, listen: Callable[[], Awaitable[bytes]], voice: Voice) -> Request:
         self.record.phase = Phase.BODY
         body = await listen()
-        self._asked_bytes = len(body)
+        self._asked_tokens = tokens_of(body)
         request = voice.parse(body)
         self.record.max_tokens = request.max_tokens
         self._conversation = voice.conversation or self._conversation
@@ -470,12 +471,12 @@ class Exchange:
         if stream is not None:
             tokens = stream.events
             record.finish_reason = stream.finish_reason[:MAX_FINISH_CHARS]
-            attempt.fact.usage = stream.billed or attempt.estimate(tokens)
+            attempt.fact.usage = attempt.so_far()
             record.events = self._events_before + tokens
             record.usage = stream.usage or attempt.estimate(record.events)
         elif whole is not None:
             record.finish_reason = whole.finish_reason[:MAX_FINISH_CHARS]
-            record.usage = attempt.fact.usage = whole.usage or attempt.estimate(-(-len(whole.body) // BYTES_PER_TOKEN))
+            record.usage = attempt.fact.usage = attempt.so_far()
 
     def _remember(self, attempt: Attempt, request: Request) -> None:
         """Keep a whole answer with its question for the conversation's next turn."""

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.core.estimate import BYTES_PER_TOKEN, TOKENS_PER_MEDIUM
 from gateway.core.facts import Usage
 from gateway.dialects.anthropic_request import AnthropicRequest, parse_request
 from gateway.dialects.anthropic_voice import AnthropicVoice, check_version, with_headers
@@ -23,8 +24,6 @@ from gateway.dialects.call import Call, Media, Reasoning, Refusal, Text, ToolCal
 from gateway.dialects.provider import BadAnswer, ProviderDialect
 from gateway.dialects.voice import Asking, Request, Whole
 
-BYTES_PER_TOKEN = 4
-TOKENS_PER_MEDIUM = 1_500  # about an image of a megapixel, or a page of a PDF
 TOKENS_PER_MESSAGE = 4  # its role and its limits
 
 

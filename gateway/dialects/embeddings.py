@@ -33,6 +33,7 @@ from attrs import frozen
 
 from gateway.core.ask import LoaderNews
 from gateway.core.errors import GatewayError, RequestError
+from gateway.core.estimate import BYTES_PER_TOKEN
 from gateway.core.facts import Record, Usage
 from gateway.dialects.answer import Answer
 from gateway.dialects.chat_provider import OpenAIChat
@@ -44,7 +45,6 @@ from gateway.dialects.sse import encode_event
 from gateway.dialects.voice import Asking, Whole
 
 MAX_INPUTS = 2048  # OpenAI's own limit
-BYTES_PER_TOKEN = 4
 _Text = Annotated[str, msgspec.Meta(min_length=1)]
 
 

@@ -22,6 +22,7 @@ from attrs import define
 
 from gateway.config import Timeouts
 from gateway.core.errors import DeadlineExceeded, GatewayError, Retry, UpstreamError
+from gateway.core.estimate import BYTES_PER_TOKEN, tokens_of
 from gateway.core.facts import AttemptFact, Usage
 from gateway.dialects.answer import Answer
 from gateway.dialects.provider import BadAnswer
@@ -39,7 +40,6 @@ from gateway.upstream.targets import Target
 MAX_ERROR_BYTES = 65_536
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_REASON_CHARS = 2_000
-BYTES_PER_TOKEN = 4
 REUSE_WAIT_S = 0.25  # how long the end of a finished answer is waited for, so that its connection can be kept
 
 
@@ -64,6 +64,7 @@ class Attempt:
         target: Who answers.
         fact: What is known of this attempt; the record has it, too.
         stream: What was understood of the stream so far; None for a whole answer.
+        asked_tokens: What it was asked, about.
         hung_up: Closed from outside, by who is about to cancel the task that reads it.
     """
 
@@ -74,7 +75,7 @@ class Attempt:
     stream: AnswerStream | None = None
     whole: Whole | None = None
     lease: Lease | None = None
-    asked_bytes: int = 0
+    asked_tokens: int = 0
     hung_up: bool = False
     _aside: RawResponse | None = None
 
@@ -123,7 +124,7 @@ class Attempt:
 
     def estimate(self, tokens: int) -> Usage:
         """Usage of a provider that reports none: what was asked by its bytes, and ``tokens`` for the answer."""
-        return Usage(prompt_tokens=-(-self.asked_bytes // BYTES_PER_TOKEN), completion_tokens=tokens, estimated=True)
+        return Usage(prompt_tokens=self.asked_tokens, completion_tokens=tokens, estimated=True)
 
     def answer(self) -> Answer | None:
         """What was said, put together; None for answers without text, or too long to be kept."""
@@ -245,7 +246,7 @@ async def begin(
         response=response,
         timeouts=timeouts,
         stream=asking.stream,
-        asked_bytes=len(asking.body),
+        asked_tokens=tokens_of(asking.body),
     )
     hold(attempt)
     try:

@@ -29,6 +29,7 @@ import trio
 
 from gateway.config import Hedge
 from gateway.core.errors import DeadlineExceeded, GatewayError, RequestError, Retry, UpstreamError
+from gateway.core.estimate import tokens_of
 from gateway.core.facts import AttemptFact, Kind, Record, Usage
 from gateway.dialects.answer import Answer
 from gateway.dialects.voice import Asking, Request, Voice
@@ -36,7 +37,7 @@ from gateway.flow.guard import Guard
 from gateway.flow.hedge import hedged
 from gateway.policy.classify import CONTEXT_TOO_LONG, DIVERGED, PREFILL_REFUSED, Health, judge
 from gateway.policy.retry import Backoff
-from gateway.upstream.attempt import BYTES_PER_TOKEN, Attempt, NotAsked, begin
+from gateway.upstream.attempt import Attempt, NotAsked, begin
 from gateway.upstream.health import HealthBook, Lease, Unavailable
 from gateway.upstream.raw import RawTransport
 from gateway.upstream.repair import ask_for_the_rest, can_be_joined
@@ -383,4 +384,4 @@ class Attempts:
 def _has_read_the_prompt(fact: AttemptFact, asking: Asking) -> None:
     """Note what an attempt cost that was given up: it was asked, whether it had begun to answer or not."""
     if fact.usage is None:
-        fact.usage = Usage(prompt_tokens=-(-len(asking.body) // BYTES_PER_TOKEN), estimated=True)
+        fact.usage = Usage(prompt_tokens=tokens_of(asking.body), estimated=True)
