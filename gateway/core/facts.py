@@ -47,6 +47,7 @@ class Usage:
     cached_tokens: int = 0  # of the prompt's, read from the provider's cache
     reasoning_tokens: int = 0  # of the completion's
     cache_write_tokens: int = 0  # of the prompt's, written to it
+    long_cache_write_tokens: int = 0  # of those, to be kept for an hour
     estimated: bool = False
 
     @property

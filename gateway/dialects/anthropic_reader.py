@@ -3,8 +3,8 @@
 Blocks come one after another, each with its index; an ``input_json_delta`` is a piece of a tool call's arguments, and a
 call without any has the arguments ``{}``. The usage of ``message_start`` and every ``message_delta`` is cumulative and
 field by field: it is told from the first ``message_delta`` on, because what ``message_start`` says of the output is a
-placeholder, which an answer that breaks off must not be billed by. ``input_tokens`` leaves out what was read from or
-written to the cache; ``Usage.prompt_tokens`` has all three.
+placeholder, which an answer that breaks off must not be billed by; what it says of the prompt is ``asked``.
+``input_tokens`` leaves out what was read from or written to the cache; ``Usage.prompt_tokens`` has all three.
 
 What has no event: ``ping``, citations, server tools' calls and results (they are run by the provider; their text
 follows), ``container``, ``stop_details``. Events of unknown types are left out, as the API's versioning asks; a block
@@ -102,6 +102,7 @@ class AnthropicReader:
     def __init__(self) -> None:
         self.done = False
         self.malformed = 0
+        self.asked: Usage | None = None
         self._splitter = EventSplitter()
         self._blocks = _Blocks()
         self._usage: dict[str, Any] = {}
@@ -135,6 +136,7 @@ class AnthropicReader:
         elif event.type == "message_start" and event.message is not None:
             events.append(Started(_text(event.message.id), _text(event.message.model)))
             self._add_usage(event.message.usage)
+            self.asked = usage_of({**self._usage, "output_tokens": 0})
         elif event.type == "message_delta":
             self._message_delta(event, events)
         elif event.type == "message_stop":
@@ -253,16 +255,19 @@ def usage_of(said: Any) -> Usage | None:
         return None
     details = said.get("output_tokens_details")
     thought = details.get("thinking_tokens") if isinstance(details, dict) else None
+    by_time = said.get("cache_creation")
+    an_hour = by_time.get("ephemeral_1h_input_tokens") if isinstance(by_time, dict) else None
     names = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "output_tokens")
-    counts = [said.get(name) or 0 for name in names] + [thought or 0]
+    counts = [said.get(name) or 0 for name in names] + [thought or 0, an_hour or 0]
     if not all(type(count) is int and 0 <= count <= MAX_TOKENS for count in counts):
         return None
-    fresh, read, written, completion, reasoning = counts
+    fresh, read, written, completion, reasoning, long = counts
     return Usage(
         prompt_tokens=fresh + read + written,
         completion_tokens=completion,
         cached_tokens=read,
         cache_write_tokens=written,
+        long_cache_write_tokens=long,
         reasoning_tokens=reasoning,
     )
 

@@ -109,6 +109,7 @@ class BedrockReader:
     def __init__(self) -> None:
         self.done = False
         self.malformed = 0
+        self.asked: Usage | None = None
         self._splitter = FrameSplitter()
         self._fault: Exception | None = None
         self._blocks = _Blocks()
@@ -263,16 +264,23 @@ def usage_of(said: Any) -> Usage | None:
     if not isinstance(said, dict):
         return None
     names = ("inputTokens", "cacheReadInputTokens", "cacheWriteInputTokens", "outputTokens")
-    counts = [said.get(name) or 0 for name in names]
+    counts = [said.get(name) or 0 for name in names] + [_kept_for_an_hour(said.get("cacheDetails"))]
     if not all(type(count) is int and 0 <= count <= MAX_TOKENS for count in counts):
         return None
-    fresh, read, written, completion = counts
+    fresh, read, written, completion, long = counts
     return Usage(
         prompt_tokens=fresh + read + written,
         completion_tokens=completion,
         cached_tokens=read,
         cache_write_tokens=written,
+        long_cache_write_tokens=long,
     )
+
+
+def _kept_for_an_hour(details: Any) -> Any:
+    """Of the tokens that were written to the cache; 0 if it is not said."""
+    told = (one for one in details if isinstance(one, dict)) if isinstance(details, list) else ()
+    return next((one.get("inputTokens") or 0 for one in told if one.get("ttl") == "1h"), 0)
 
 
 def _failed(frame: Frame) -> Failed:

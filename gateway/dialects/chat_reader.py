@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 from attrs import define, field
 
+from gateway.core.facts import Usage
 from gateway.dialects.chat_usage import usage_of
 from gateway.dialects.events import (
     ArgumentsDelta,
@@ -89,6 +90,7 @@ class ChatReader:
     def __init__(self, reasoning_field: str = "reasoning_content") -> None:
         self.done = False
         self.malformed = 0
+        self.asked: Usage | None = None
         self._fields = tuple(dict.fromkeys((reasoning_field, "reasoning_content", "reasoning")))
         self._splitter = EventSplitter()
         self._choices: dict[int, _Choice] = {}

@@ -245,6 +245,11 @@ class ChatStream:
         return self.done or (self.usage is not None and self.finished)
 
     @property
+    def asked(self) -> Usage | None:
+        """Nothing: of the prompt this dialect tells with the rest."""
+        return None
+
+    @property
     def billed(self) -> Usage | None:
         """The provider's own count."""
         return self.usage

@@ -37,6 +37,7 @@ from typing import Any
 import msgspec
 from attrs import define
 
+from gateway.core.facts import Usage
 from gateway.dialects.events import (
     ArgumentsDelta,
     Event,
@@ -92,6 +93,7 @@ class GeminiReader:
     def __init__(self) -> None:
         self.done = False
         self.malformed = 0
+        self.asked: Usage | None = None
         self._splitter = EventSplitter()
         self._candidates: dict[int, _Candidate] = {}
         self._id = ""

@@ -76,6 +76,10 @@ class _Watched:
         self.error: Any = None
 
     @property
+    def asked(self) -> Usage | None:
+        return self._reader.asked
+
+    @property
     def done(self) -> bool:
         return self._reader.done
 

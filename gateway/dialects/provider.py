@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 
 from attrs import frozen
 
+from gateway.core.facts import Usage
 from gateway.dialects.call import Call, Encoded
 from gateway.dialects.events import Event
 
@@ -53,10 +54,12 @@ class Reader(Protocol):
     Attributes:
         done: The dialect's own end was seen (``[DONE]``, ``message_stop``); what follows is ignored.
         malformed: Events left out because they could not be read.
+        asked: The prompt's usage, from a provider that tells it before the answer's.
     """
 
     done: bool
     malformed: int
+    asked: Usage | None
 
     def feed(self, data: bytes) -> list[Event]:
         """Take one network read of a stream. Raises ``EventTooLong`` or ``BadAnswer`` for garbage."""

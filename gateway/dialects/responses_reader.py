@@ -47,6 +47,7 @@ class ResponsesReader:
     def __init__(self, *, passed: bool = False) -> None:
         self.done = False
         self.malformed = 0
+        self.asked: Usage | None = None
         self.sequence_number = -1
         self.id = ""
         self.last: bytes | None = None

@@ -95,6 +95,7 @@ class AnswerStream(Protocol):
         events: Content events seen; about one per token.
         finish_reason: "" until one was seen.
         usage: As the provider reported it.
+        asked: The prompt's usage, from a provider that tells it before the answer's.
         done: The provider's own end was seen.
         finished: The answer is whole: said so, or every choice has its finish reason.
         complete: It is, and nothing that belongs to it is still to come: :meth:`end` can write what is missing.
@@ -111,6 +112,8 @@ class AnswerStream(Protocol):
     usage: Usage | None
     error: Any
 
+    @property
+    def asked(self) -> Usage | None: ...
     @property
     def done(self) -> bool: ...
     @property

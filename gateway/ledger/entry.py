@@ -236,6 +236,7 @@ def _attempt_document(fact: AttemptFact, cost: int | None) -> dict[str, Any]:
         "completion_tokens": usage.completion_tokens,
         "cached_tokens": usage.cached_tokens,
         "cache_write_tokens": usage.cache_write_tokens,
+        "long_cache_write_tokens": usage.long_cache_write_tokens,
         "reasoning_tokens": usage.reasoning_tokens,
         "estimated": usage.estimated,
         "cost_micro_usd": cost,

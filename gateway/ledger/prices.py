@@ -4,8 +4,8 @@ Prices come from genai-prices, a table that is part of its package and needs no 
 ``[prices]`` over it. Dollars per 10^6 tokens are micro-dollars per token, so a price is kept as a whole number of
 10^-18 micro-dollars (the table has 18 decimals at most), a request's cost is added up exactly and rounded once, half
 up. Prices that depend on the prompt's length (for all of its tokens, above a threshold), on the date or on the time of
-day are known to the table; those are looked up again every minute. Not priced: searches, audio, images, cache writes
-that are kept for an hour, batch and priority tiers.
+day are known to the table; those are looked up again every minute. Not priced: searches, audio, images, batch and
+priority tiers; nor, by ``[prices]``, that a cache write is kept for an hour.
 
 Which provider of the table one of ours is: found by its address, else by its preset, else by its name; what fits none
 (a server of one's own, any on this machine's loopback) has no price and needs one in ``[prices]``. Cached tokens
@@ -40,7 +40,7 @@ SCALE: Final = 10**18
 MAX_KEPT: Final = 10_000  # models; a wildcard lets clients name any
 _HALF = SCALE // 2
 _DATED_S = 60.0  # prices with dates and times are looked up again at each full minute
-_PARTS = ("input", "output", "cache_read", "cache_write", "output_reasoning")
+_PARTS = ("input", "output", "cache_read", "cache_write", "cache_write_1h", "output_reasoning")
 
 
 @frozen(kw_only=True, slots=True)
@@ -57,6 +57,7 @@ class Rates:
     output: int
     cached: int
     cache_write: int
+    long_cache_write: int
     reasoning: int
     request: int = 0
 
@@ -85,11 +86,13 @@ class Known:
                 break
         cached = min(usage.cached_tokens, prompt)
         written = min(usage.cache_write_tokens, prompt - cached)
+        long = min(usage.long_cache_write_tokens, written)
         reasoning = min(usage.reasoning_tokens, usage.completion_tokens)
         total = (
             (prompt - cached - written) * rates.input
             + cached * rates.cached
-            + written * rates.cache_write
+            + (written - long) * rates.cache_write
+            + long * rates.long_cache_write
             + (usage.completion_tokens - reasoning) * rates.output
             + reasoning * rates.reasoning
             + rates.request
@@ -179,7 +182,14 @@ class Prices:
             asked if usd is None else _whole(Decimal(str(usd)))
             for usd in (price.cached_usd_per_mtok, price.cache_write_usd_per_mtok)
         )
-        rates = Rates(input=asked, output=answered, cached=cached, cache_write=written, reasoning=answered)
+        rates = Rates(
+            input=asked,
+            output=answered,
+            cached=cached,
+            cache_write=written,
+            long_cache_write=written,
+            reasoning=answered,
+        )
         return Known(rates=(rates,), version=self._own_version)
 
     def _listed(self, provider: str, model: str) -> Known:
@@ -237,12 +247,14 @@ def _rates(price: ModelPrice) -> tuple[Rates, ...]:
 def _rates_above(parts: Mapping[str, Any], per_request: Any, start: int) -> Rates:
     asked, answered = _at(parts["input"], start), _at(parts["output"], start)
     base = asked or Decimal(0)
+    written = _or(_at(parts["cache_write"], start), base)
     return Rates(
         above_tokens=start,
         input=_whole(base),
         output=_whole(answered or Decimal(0)),
         cached=_whole(_or(_at(parts["cache_read"], start), base)),
-        cache_write=_whole(_or(_at(parts["cache_write"], start), base)),
+        cache_write=_whole(written),
+        long_cache_write=_whole(_or(_at(parts["cache_write_1h"], start), written)),
         reasoning=_whole(_or(_at(parts["output_reasoning"], start), answered or Decimal(0))),
         request=_whole((_at(per_request, start) or Decimal(0)) * 1_000),
     )

@@ -18,7 +18,7 @@ from types import TracebackType
 
 import orjson
 import trio
-from attrs import define
+from attrs import define, evolve
 
 from gateway.config import Timeouts
 from gateway.core.errors import DeadlineExceeded, GatewayError, Retry, UpstreamError
@@ -123,7 +123,10 @@ class Attempt:
                 pass
 
     def estimate(self, tokens: int) -> Usage:
-        """Usage of a provider that reports none: what was asked by its bytes, and ``tokens`` for the answer."""
+        """Usage of a provider that reports none: what was asked, by its bytes if it did not say so, and ``tokens``."""
+        said = self.stream.asked if self.stream is not None else None
+        if said is not None:
+            return evolve(said, completion_tokens=tokens, estimated=True)
         return Usage(prompt_tokens=self.asked_tokens, completion_tokens=tokens, estimated=True)
 
     def answer(self) -> Answer | None:

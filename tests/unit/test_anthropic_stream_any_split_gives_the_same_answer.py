@@ -131,6 +131,19 @@ def test_prompt_tokens_are_all_of_them_cached_or_not() -> None:
     )
 
 
+def test_what_is_written_to_the_cache_for_an_hour_is_told_apart() -> None:
+    for_an_hour = b'{"ephemeral_5m_input_tokens":88,"ephemeral_1h_input_tokens":100}'
+    stream = GOLDEN["cache"].replace(b'{"ephemeral_5m_input_tokens":188,"ephemeral_1h_input_tokens":0}', for_an_hour)
+    usage = Answer.of(hear(stream)[0]).usage
+    assert usage is not None
+    assert (usage.cache_write_tokens, usage.long_cache_write_tokens) == (188, 100)
+
+
+def test_the_prompt_is_known_from_the_beginning() -> None:
+    _, reader = hear(GOLDEN["cache"].partition(b"event: content_block_start")[0])
+    assert reader.asked == Usage(prompt_tokens=21 + 188 + 2048, cached_tokens=2048, cache_write_tokens=188)
+
+
 def test_an_answer_that_breaks_off_tells_no_usage_since_its_first_one_is_a_placeholder() -> None:
     stream = GOLDEN["text"]
     events, _ = hear(stream[: stream.index(b"event: message_delta")])

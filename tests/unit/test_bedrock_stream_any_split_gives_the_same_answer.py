@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from gateway.core.facts import Usage
 from gateway.dialects.answer import Answer, ReasoningBlock
 from gateway.dialects.bedrock import BedrockConverse
-from gateway.dialects.bedrock_reader import BedrockReader
+from gateway.dialects.bedrock_reader import BedrockReader, usage_of
 from gateway.dialects.events import Event, Failed, Finished, Started
 from gateway.dialects.eventstream import FrameSplitter
 from gateway.dialects.provider import BadAnswer, ProviderDialect
@@ -106,6 +106,22 @@ def test_text_and_usage() -> None:
 def test_what_came_from_and_went_into_the_cache_is_part_of_the_prompt() -> None:
     usage = answer_of("cache").usage
     assert usage == Usage(prompt_tokens=2185, completion_tokens=3, cached_tokens=2048, cache_write_tokens=128)
+
+
+@pytest.mark.parametrize(
+    ("details", "long"),
+    [
+        ([{"ttl": "1h", "inputTokens": 100}, {"ttl": "5m", "inputTokens": 28}], 100),
+        ([{"ttl": "5m", "inputTokens": 128}], 0),
+        ([None, "1h"], 0),
+        ({}, 0),
+        (None, 0),
+    ],
+)
+def test_what_is_written_to_the_cache_for_an_hour_is_told_apart(details: Any, long: int) -> None:
+    usage = usage_of({"inputTokens": 9, "cacheWriteInputTokens": 128, "outputTokens": 3, "cacheDetails": details})
+    assert usage is not None
+    assert (usage.prompt_tokens, usage.cache_write_tokens, usage.long_cache_write_tokens) == (137, 128, long)
 
 
 def test_tools_are_called_with_what_was_streamed() -> None:

@@ -21,6 +21,7 @@ OPENAI = Provider(name="main", base_url="https://api.openai.com/v1")
 ANTHROPIC = Provider(name="claude", preset="anthropic", base_url="http://proxy.example/anthropic")
 OWN = Provider(name="own", base_url="http://10.0.0.1/v1")
 MILLION = 1_000_000
+AN_HOUR = Usage(prompt_tokens=MILLION, cache_write_tokens=MILLION, long_cache_write_tokens=MILLION)
 
 
 def prices(**known: Price) -> Prices:
@@ -63,6 +64,7 @@ def test_a_request_costs_what_its_tokens_cost(paid: Price, usage: Usage, micro_u
         ("main", "gpt-4o-mini", Usage(completion_tokens=MILLION), "output_mtok"),
         ("main", "gpt-4o-mini", Usage(prompt_tokens=MILLION, cached_tokens=MILLION), "cache_read_mtok"),
         ("claude", "claude-haiku-4-5", Usage(prompt_tokens=MILLION, cache_write_tokens=MILLION), "cache_write_mtok"),
+        ("claude", "claude-haiku-4-5", AN_HOUR, "cache_write_1h_mtok"),
     ],
 )
 def test_the_table_is_found_by_address_or_preset(provider: str, model: str, usage: Usage, listed: str) -> None:
@@ -83,7 +85,14 @@ def test_the_whole_table_is_priced_as_its_authors_do() -> None:
             if listed.find_model(info.id, all_providers=get_snapshot().providers) is not info:
                 continue
             for asked in (1_000, 1_000_003):
-                usage = Usage(prompt_tokens=asked, completion_tokens=777, cached_tokens=300)
+                usage = Usage(
+                    prompt_tokens=asked,
+                    completion_tokens=777,
+                    cached_tokens=300,
+                    cache_write_tokens=200,
+                    long_cache_write_tokens=50,
+                    reasoning_tokens=100,
+                )
                 cost = ours.cost_micro_usd(listed.id, info.id, usage)
                 if cost is None:
                     continue
@@ -94,7 +103,14 @@ def test_the_whole_table_is_priced_as_its_authors_do() -> None:
 
 
 def _listed(asked: int) -> ListedUsage:
-    return ListedUsage(input_tokens=asked, output_tokens=777, cache_read_tokens=300)
+    return ListedUsage(
+        input_tokens=asked,
+        output_tokens=777,
+        cache_read_tokens=300,
+        cache_write_tokens=200,
+        cache_write_1h_tokens=50,
+        output_reasoning_tokens=100,
+    )
 
 
 def test_what_is_not_known_has_no_price_and_is_told_once() -> None:
