@@ -113,7 +113,7 @@ class Exchange:
         self._conversation = conversation
         self._attempts: Attempts | None = None
         self._asked_tokens = 0
-        self._events_before = 0  # relayed from attempts that broke off
+        self._tokens_before = 0  # relayed from attempts that broke off
         self._lines: list[Attempt] = []  # whose answers have begun
         self.record = record
 
@@ -346,17 +346,13 @@ class Exchange:
                     await pump(
                         attempt.receive,
                         stream.feed,
-                        self._enough(stream),
+                        self._enough(attempt, stream),
                         outlet,
                         guard,
                         stall_s=self._patience(attempt, stream),
                         pace=self._gateway.pace,
                     )
-            if (
-                not stream.complete
-                and self.account.stops
-                and self.account.exhausted(self._events_before + stream.events)
-            ):
+            if not stream.complete and self._spent(attempt):
                 return StreamBroken(BUDGET, "the answer was ended: the budget that was set aside for it is used up")
             if not stream.complete:
                 stream.eof()
@@ -375,14 +371,14 @@ class Exchange:
             return StreamBroken("upstream_cut", f"{attempt.target.name} ended its answer before it was whole")
         return None
 
-    def _enough(self, stream: AnswerStream) -> Callable[[], bool]:
+    def _enough(self, attempt: Attempt, stream: AnswerStream) -> Callable[[], bool]:
         """Whether to read on: until the stream's end, or that of the money for it."""
         if not self.account.stops:
             return lambda: stream.complete or stream.error is not None
-        return lambda: stream.complete or stream.error is not None or self._spent(stream)
+        return lambda: stream.complete or stream.error is not None or self._spent(attempt)
 
-    def _spent(self, stream: AnswerStream) -> bool:
-        return self.account.stops and self.account.exhausted(self._events_before + stream.events)
+    def _spent(self, attempt: Attempt) -> bool:
+        return self.account.stops and self.account.exhausted(self._tokens_before + attempt.tokens)
 
     def _patience(self, attempt: Attempt, stream: AnswerStream) -> Callable[[], float]:
         """How long the stream may be silent from now on. Keep-alives put that off, but only up to a limit."""
@@ -414,7 +410,7 @@ class Exchange:
         with contextlib.suppress(GatewayError):  # what the client is told is why the answer broke off
             repaired = await self._attempts.repair(broken)
         if repaired is not None:
-            self._events_before = self.record.events
+            self._tokens_before = self.record.tokens
         return repaired
 
     def _ending(self, attempt: Attempt, request: Request, voice: Voice) -> bytes:
@@ -469,11 +465,10 @@ class Exchange:
         record, stream, whole = self.record, attempt.stream, attempt.whole
         record.ended_at = trio.current_time()
         if stream is not None:
-            tokens = stream.events
             record.finish_reason = stream.finish_reason[:MAX_FINISH_CHARS]
             attempt.fact.usage = attempt.so_far()
-            record.events = self._events_before + tokens
-            record.usage = stream.usage or attempt.estimate(record.events)
+            record.tokens = self._tokens_before + attempt.tokens
+            record.usage = stream.usage or attempt.estimate(record.tokens)
         elif whole is not None:
             record.finish_reason = whole.finish_reason[:MAX_FINISH_CHARS]
             record.usage = attempt.fact.usage = attempt.so_far()
@@ -520,9 +515,9 @@ class Exchange:
     def _tell_drained(self, attempt: Attempt, ended_at: float) -> None:
         """Close the record of a stream that was read on after its client had left."""
         attempt.fact.outcome = "drained"
-        delivered = self.record.events
+        delivered = self.record.tokens
         self._settle(attempt)
-        self.record.events = delivered
+        self.record.tokens = delivered
         self.record.ended_at = ended_at
         self._close()
 

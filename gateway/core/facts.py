@@ -117,7 +117,7 @@ class Record:
         attempts: Every target that was asked, in order; see :class:`AttemptFact`.
         dropped: Fields of the client's that the provider has no counterpart for.
         first_token_at: The commit point.
-        events: Content events relayed; the base of the token estimate when no usage was reported.
+        tokens: Of the answer, as far as it was relayed, about: by its events; what it cost is in ``usage``.
         path: What was asked of the provider, for what is passed through; its bodies' bytes are ``bytes_in`` (the
             client's) and ``bytes_out`` (the provider's).
         cost_micro_usd: Of all attempts together, once the answer is whole; None before, and where a price is unknown.
@@ -149,7 +149,7 @@ class Record:
     asked_at: float = 0.0
     first_token_at: float = 0.0
     ended_at: float = 0.0
-    events: int = 0
+    tokens: int = 0
     path: str = ""
     bytes_in: int = 0
     bytes_out: int = 0

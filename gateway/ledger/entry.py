@@ -160,7 +160,7 @@ def make_entry(record: Record, *, id: str, now_s: float, prices: Prices, lengths
         if outcome is Outcome.OK and served.usage is not None:
             lengths.learn(record.target, served.usage.completion_tokens)
         elif outcome is Outcome.CANCELLED and record.first_token_at:
-            delivered, generated = record.events, generated_tokens(record, served)
+            delivered, generated = record.tokens, generated_tokens(record, served)
             if served.outcome != "drained":
                 saved = lengths.expected(record.target, generated, record.max_tokens) - generated
                 saved_micro_usd = known.more_micro_usd(served.usage or _NO_USAGE, saved)

@@ -225,8 +225,8 @@ class Metrics:
             attempts[fact.label, fact.kind._value_, fact.outcome] += 1
         if record.first_token_at:
             self._time("sluice_time_to_first_token_seconds", (target,), record.ttft_s)
-            if record.events > 1:
-                gap_s = (record.ended_at - record.first_token_at) / (record.events - 1)
+            if record.tokens > 1:
+                gap_s = (record.ended_at - record.first_token_at) / (record.tokens - 1)
                 self._time("sluice_inter_token_seconds", (target,), gap_s)
         if record.path:
             self.counters["sluice_passed_bytes"][target, "in"] += record.bytes_in

@@ -23,7 +23,7 @@ from attrs import define, evolve
 from gateway.config import Timeouts
 from gateway.core.errors import DeadlineExceeded, GatewayError, Retry, UpstreamError
 from gateway.core.estimate import BYTES_PER_TOKEN, tokens_of
-from gateway.core.facts import AttemptFact, Usage
+from gateway.core.facts import AttemptFact, Kind, Usage
 from gateway.dialects.answer import Answer
 from gateway.dialects.provider import BadAnswer
 from gateway.dialects.resumed import Diverged
@@ -142,17 +142,32 @@ class Attempt:
 
     def succeed(self) -> None:
         """The answer is whole. Sync; what comes after changes nothing."""
+        if self.lease is not None and self.stream is not None and not self.fact.outcome:
+            self._learn(self.lease, self.stream)
         self._end("ok", Health.GOOD)
+
+    def _learn(self, lease: Lease, stream: AnswerStream) -> None:
+        """How many tokens an event holds. Not of a continuation, whose events are only those that the client lacked."""
+        usage = stream.billed
+        if usage is not None and self.fact.kind is not Kind.CONTINUATION:
+            lease.density.learn(usage.completion_tokens - usage.reasoning_tokens, stream.events)
 
     def broke(self, error: GatewayError) -> None:
         """The answer broke off after it had begun. Sync; as above."""
         self.fact.code = self.fact.code or error.code
         self._end("broken", judge(error).health if isinstance(error, DeadlineExceeded) else Health.FAILED)
 
+    @property
+    def tokens(self) -> int:
+        """Of the stream so far, about: its events, by how many tokens one of this target's holds as a rule."""
+        assert self.stream is not None
+        events = self.stream.events
+        return events if self.lease is None else round(events * self.lease.density.value)
+
     def so_far(self) -> Usage:
         """What it cost up to here: as reported, else estimated from what was read."""
         if self.stream is not None:
-            return self.stream.billed or self.estimate(self.stream.events)
+            return self.stream.billed or self.estimate(self.tokens)
         if self.whole is not None:
             return self.whole.usage or self.estimate(-(-len(self.whole.body) // BYTES_PER_TOKEN))
         return self.estimate(0)

@@ -354,7 +354,7 @@ class Attempts:
     async def _go_on(self, lease: Lease, so_far: Answer) -> Attempt | None:
         """Ask one target for the rest, in the ways that the rules and its dialect allow."""
         target = lease.target
-        tokens = self._record.events  # of all attempts so far
+        tokens = self._record.tokens  # of all attempts so far
         ways = ["restart"]
         if target.provider.dialect.quirks.prefill and so_far.first.text.strip():
             ways.insert(0 if self._rules.midstream == "continue" else 1, "continue")

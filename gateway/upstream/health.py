@@ -27,6 +27,7 @@ from gateway.policy import balance
 from gateway.policy.adaptive import AdaptiveLimit, Release
 from gateway.policy.breaker import Breaker, State, Verdict
 from gateway.policy.classify import Health
+from gateway.policy.density import TokensPerEvent
 from gateway.policy.ewma import PeakEwma
 from gateway.policy.hedge import HedgeDelay
 from gateway.policy.key_pool import KeyPool
@@ -88,6 +89,7 @@ class TargetHealth:
     breaker: Breaker | None
     limit: ConcurrencyLimit | None
     latency: PeakEwma = field(factory=PeakEwma)
+    density: TokensPerEvent = field(factory=TokensPerEvent)
     hedges: dict[tuple[config.Hedge, bool], HedgeDelay] = field(factory=dict)
     in_flight: int = 0
 
@@ -168,6 +170,11 @@ class Lease:
         health.provider.budget.succeeded(now)
         if health.breaker is not None and self._verdict is not None:
             health.breaker.succeeded(now, self._verdict)
+
+    @property
+    def density(self) -> TokensPerEvent:
+        """How many tokens an event of the target's streams holds."""
+        return self._health.density
 
     def end(self, how: Health, retry_after_s: float | None = None) -> None:
         """The attempt is over."""

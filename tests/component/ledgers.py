@@ -30,7 +30,7 @@ def record(number: int = 0, **fields: Any) -> Record:
     given: dict[str, Any] = {
         "request_id": f"r{number}", "endpoint": "/v1/chat/completions", "received_at": 100.0, "ended_at": 103.0,
         "asked_at": 100.5, "first_token_at": 101.0, "principal": "dev", "key_id": "key_1", "team": "blue",
-        "model": "chat", "target": "own/m", "target_label": "own/m", "events": 100, "finish_reason": "stop",
+        "model": "chat", "target": "own/m", "target_label": "own/m", "tokens": 100, "finish_reason": "stop",
         "usage": usage, "status": 200, "phase": Phase.DONE, "outcome": Outcome.OK,
         "attempts": [attempt(usage=usage)], "loaders": [LoaderFact(loader="docs", outcome="ok", ms=12.5)],
     }  # fmt: skip

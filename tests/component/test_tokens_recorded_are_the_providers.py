@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,10 +13,11 @@ import pytest
 import trio
 
 from gateway.sim import Behaviour
-from tests.component.stage import Stage, ask, request_bytes, staged
+from tests.component.stage import Stage, ask, chat, request_bytes, staged
 from tests.component.test_every_dialect_reaches_every_provider import PROVIDERS, tables
 from tests.component.tongue import Question
 from tests.component.tongues import TONGUES
+from tests.faults.raw_server import DONE, LAST_CHUNK, SSE_HEAD, Peer, RawServer, chunk, event
 
 LEFT_AFTER = 800  # tokens; 2 % of them are 16
 SOON = 3  # reads later, so that what was on its way when a busy machine stood still has arrived
@@ -31,6 +33,17 @@ drain_max_tokens = 100000
 [[model]]
 name = "unsure/*"
 targets = [{ provider = "unsure", model = "*" }]
+"""
+MANY_AT_ONCE = """
+[[provider]]
+name = "many"
+base_url = "{url}/v1"
+[[model]]
+name = "many"
+targets = [{{ provider = "many", model = "m" }}]
+[prices."many/m"]
+input_usd_per_mtok = 2
+output_usd_per_mtok = 10
 """
 
 
@@ -102,6 +115,40 @@ async def test_of_what_a_client_left_they_differ_by_two_percent_at_most(client: 
         assert row["tokens_delivered"] == row["completion_tokens"]
         assert abs(row["tokens_generated"] - sent) <= 0.05 * sent, provider
         assert row["cost_micro_usd"] == 2 * row["prompt_tokens"] + 10 * row["completion_tokens"]
+
+
+async def test_a_provider_that_sends_many_tokens_at_once_is_not_counted_by_its_events(tmp_path: Path) -> None:
+    """Twenty events of seven tokens each, told at the end; then a stream that is left after ten."""
+    said = event({"content": "seven tokens are in this"})
+    used = {"prompt_tokens": 9, "completion_tokens": 140 + 30, "completion_tokens_details": {"reasoning_tokens": 30}}
+    end = b"data: " + json.dumps({"choices": [], "usage": used}).encode() + b"\n\n" + DONE
+    whole = SSE_HEAD + chunk(20 * said + event({}, "stop") + end) + LAST_CHUNK
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(whole)
+        await peer.request()
+        await peer.say(SSE_HEAD + chunk(10 * said))
+        await peer.until_gone()
+
+    async with RawServer(script) as server:
+        more = MANY_AT_ONCE.format(url=server.url)
+        async with staged(more=more, store=f"sqlite:///{tmp_path}/sluice.db") as stage:
+            document = chat("many", stream=True)
+            assert (await ask(stage, document)).finished
+            async with await stage.connect() as stream:
+                await stream.send_all(request_bytes(document))
+                answer = b""
+                while answer.count(b"seven tokens") < 10:
+                    answer += await stream.receive_some()
+            await stage.settle()
+            stage.shutdown.set()
+            await stage.stopped.wait()
+    answered, left = ledger(tmp_path)
+    assert (answered["usage_source"], answered["completion_tokens"]) == ("reported", 170)
+    assert (left["outcome"], left["usage_source"], left["completion_tokens"]) == ("cancelled", "estimated", 70)
+    assert left["tokens_delivered"] == 70
+    assert left["cost_micro_usd"] == 2 * left["prompt_tokens"] + 10 * 70
 
 
 async def leave(stage: Stage, *requests: bytes) -> None:

@@ -226,7 +226,7 @@ async def test_a_provider_that_bills_all_the_same_is_heard_to_its_end() -> None:
         assert record.outcome is Outcome.CANCELLED
         assert record.usage is not None
         assert (record.usage.completion_tokens, record.usage.estimated) == (40, False)
-        assert 0 < record.events < 40  # what the client got, not what was read after it
+        assert 0 < record.tokens < 40  # what the client got, not what was read after it
         assert told(record) == [("a", Kind.PRIMARY, "drained")]
 
 

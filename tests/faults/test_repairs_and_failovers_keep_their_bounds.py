@@ -74,7 +74,7 @@ async def test_the_usage_of_an_answer_of_three_parts_counts_them_all() -> None:
         assert heard.finished
         record = await last(stage)
         assert [fact.outcome for fact in record.attempts] == ["broken", "broken", "ok"]
-        assert record.events == pytest.approx(TOKENS, abs=2)
+        assert record.tokens == pytest.approx(TOKENS, abs=2)
         assert json.loads(heard.events[-2])["usage"]["completion_tokens"] == pytest.approx(TOKENS, abs=2)
 
 

@@ -25,7 +25,7 @@ def cancelled(lengths: Lengths, tokens: int = 100, **fields: Any) -> Entry:
     """A stream that was left 2 s after its first token."""
     usage = Usage(prompt_tokens=1_000, completion_tokens=tokens, estimated=True)
     given = {"attempts": [attempt(outcome="cancelled", usage=usage)], **fields}
-    return entry(lengths, outcome=Outcome.CANCELLED, phase=Phase.STREAM, usage=usage, events=tokens, **given)
+    return entry(lengths, outcome=Outcome.CANCELLED, phase=Phase.STREAM, usage=usage, tokens=tokens, **given)
 
 
 def whole(lengths: Lengths, *answers: int) -> None:
