@@ -41,7 +41,7 @@ class Entry:
         target: ``provider/model`` that answered or was asked last.
         attempts: Everybody who was asked, and what each attempt cost.
         usage: Of the answer; None if there was none.
-        price_version: Of the prices of the answer.
+        price_version: Of the prices of the answer; "" if there was none, or no price is known.
         cost_micro_usd, lost_micro_usd: See the module.
         tokens_delivered, tokens_generated, tokens_saved, saved_micro_usd: Of a cancelled answer, else 0; see
             :mod:`gateway.ledger.unread`.
@@ -149,12 +149,10 @@ def make_entry(record: Record, *, id: str, now_s: float, prices: Prices, lengths
             cost = micro_usd
         elif lost is not None:
             lost = None if micro_usd is None else lost + micro_usd
-    known = UNKNOWN
-    if record.target:
-        provider, _, model = record.target.partition("/")
-        known = prices.of(provider, model)
-        if record.path and record.usage is None:  # passed through: nobody says what that costs
-            cost = None
+    provider, _, model = record.target.partition("/")
+    known = prices.of(provider, model) if model and served is not None else UNKNOWN
+    if record.path and record.attempts:  # passed through: nobody says what that costs
+        cost = None
     delivered = generated = saved = saved_micro_usd = 0
     if served is not None:
         if outcome is Outcome.OK and served.usage is not None:

@@ -101,9 +101,12 @@ def test_hedges_that_lost_and_attempts_that_broke_are_lost_money() -> None:
     assert (made.cost_micro_usd, made.lost_micro_usd) == (0, 2_100)
 
 
-def test_what_is_passed_through_has_no_known_cost_unless_its_tokens_are() -> None:
-    made = entry(Lengths(), attempts=[], usage=None, path="/files", target="own/", target_label="own")
+def test_what_is_passed_through_has_no_known_cost_once_it_was_asked() -> None:
+    passed = attempt(target="own", label="own")
+    made = entry(Lengths(), attempts=[passed], usage=None, path="/files", target="own", target_label="own")
     assert made.cost_micro_usd is None
+    made = entry(Lengths(), attempts=[], usage=None, path="/files", target="own", outcome=Outcome.REFUSED)
+    assert made.cost_micro_usd == 0, "nobody was asked"
     made = entry(Lengths(), attempts=[], usage=None, target="", outcome=Outcome.REFUSED)
     assert made.cost_micro_usd == 0
 
