@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import trio
@@ -33,6 +34,7 @@ from gateway.admin.documents import (
     Document,
     NewKey,
     Rotation,
+    check_query,
     invalid,
     key_document,
     number,
@@ -53,6 +55,16 @@ from gateway.store.sql import SqlStore
 
 Answer = tuple[int, Document]
 _DEFAULT_SINCE = "30d"
+_NONE: frozenset[str] = frozenset()
+_PAGE = frozenset(("limit", "after"))
+_QUERIES: Mapping[tuple[str, ...], frozenset[str]] = MappingProxyType(
+    {
+        ("keys",): _PAGE | {"state"},
+        ("usage",): _PAGE | {"by", "since", "until"},
+        ("targets",): _PAGE,
+        ("audit",): _PAGE,
+    }
+)
 
 
 class Surroundings(Protocol):
@@ -100,6 +112,7 @@ class AdminApi:
             raise RequestError("not_found", 404, "the admin API has no such path")
         if call.method not in methods:
             raise RequestError("method_not_allowed", 405, f"this path takes {' and '.join(methods)}")
+        check_query(call.query, _QUERIES.get(shape, _NONE) if call.method == "GET" else _NONE)
         return methods[call.method]
 
     # ── keys ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -160,7 +173,7 @@ class AdminApi:
         return made
 
     async def _found(self, id: str) -> StoredKey:
-        found = next((key for key in await self._keys().list() if key.id == id), None)
+        found = await self._keys().get(id)
         if found is None:
             raise RequestError("not_found", 404, "no key has this id")
         return found
@@ -189,10 +202,10 @@ class AdminApi:
         now_s = time.time()
         try:
             by = parse_by(call.query.get("by", "model"))
-            since_s = moment_s(call.query.get("since", _DEFAULT_SINCE), now_s)
-            until_s = moment_s(call.query["until"], now_s) if "until" in call.query else now_s
-        except (ValueError, OverflowError) as error:
-            raise invalid(str(error)) from None
+        except ValueError as error:
+            raise invalid(str(error), "by") from None
+        since_s = _moment_s(call, "since", _DEFAULT_SINCE, now_s)
+        until_s = _moment_s(call, "until", "0s", now_s)
         rows = await usage_report(self._sql(), by, since_s, until_s)
         return 200, {"by": by, "since_s": since_s, "until_s": until_s, **page(rows, call.query)}
 
@@ -205,3 +218,10 @@ class AdminApi:
         rows = await Audit(self._sql()).list(before=before, limit=limit + 1)
         more = len(rows) > limit
         return 200, {"data": rows[:limit], "has_more": more, "next": str(rows[limit - 1]["id"]) if more else None}
+
+
+def _moment_s(call: Call, name: str, default: str, now_s: float) -> float:
+    try:
+        return moment_s(call.query.get(name, default), now_s)
+    except (ValueError, OverflowError) as error:
+        raise invalid(str(error), name) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -18,12 +19,14 @@ from gateway.identity.spans import moment_s, span_s
 from gateway.store.keys import StoredKey
 
 T = TypeVar("T")
+_FIELD_NAMED = re.compile(r"(?:required|unknown) field `([^`]*)`")
 Document = dict[str, Any]
 
 MAX_BODY_BYTES = 65_536
 MOST_PER_PAGE = 1_000
 PER_PAGE = 100
 _MICRO = 1_000_000
+_MOST_CHARS = 100  # of a name that the caller chose, in our words
 _MOST_USD = 1_000_000_000
 _MOST_OVERLAP_S = 366 * 86_400
 
@@ -82,6 +85,10 @@ def parsed(call: Call, kind: type[T]) -> T:
         raise RequestError("body_too_large", 413, f"the body is larger than {MAX_BODY_BYTES} bytes")
     try:
         return msgspec.json.decode(call.body or b"{}", type=kind)
+    except msgspec.ValidationError as error:
+        what, _, path = str(error).partition(" - at `$")
+        named = _FIELD_NAMED.search(what)  # missing and unknown ones are named by the words, the others by the path
+        raise invalid(what, named[1] if named else path.strip(".`") or None) from None
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise invalid(str(error)) from None
 
@@ -136,7 +143,7 @@ def page(rows: Sequence[Document], query: Mapping[str, str], cursor: str = "") -
     Args:
         cursor: The field by whose value the next page goes on; "" goes on by the number of rows.
     """
-    limit, after = number(query, "limit", PER_PAGE, most=MOST_PER_PAGE), query.get("after", "")
+    limit, after = number(query, "limit", PER_PAGE, least=1, most=MOST_PER_PAGE), query.get("after", "")
     start = 0
     if after and cursor:
         places = (place for place, row in enumerate(rows) if str(row[cursor]) == after)
@@ -148,8 +155,15 @@ def page(rows: Sequence[Document], query: Mapping[str, str], cursor: str = "") -
         start = number(query, "after", 0)
     shown = list(rows[start : start + limit])
     more = start + limit < len(rows)
-    following = (str(shown[-1][cursor]) if cursor else str(start + limit)) if more and shown else None
+    following = (str(shown[-1][cursor]) if cursor else str(start + limit)) if more else None
     return {"data": shown, "has_more": more, "next": following}
+
+
+def check_query(query: Mapping[str, str], known: frozenset[str]) -> None:
+    """Refuse fields that would change nothing. Raises: RequestError 400."""
+    for name in query:
+        if name not in known:
+            raise invalid(f"no such field; there is {', '.join(sorted(known)) or 'none here'}", name[:_MOST_CHARS])
 
 
 def number(query: Mapping[str, str], name: str, default: int, *, least: int = 0, most: int = 2**53) -> int:

@@ -121,6 +121,11 @@ class Keys:
         """All keys, revoked ones too, newest first. Raises: StoreError."""
         return await self._sql.read(lambda session: _read(session, ""))
 
+    async def get(self, id: str) -> StoredKey | None:
+        """The key of this id, whatever its state. Raises: StoreError."""
+        found = await self._sql.read(lambda session: _read(session, "WHERE id = ?", (id,)))
+        return found[0] if found else None
+
     async def create(self, key: StoredKey, *, digest: str, prefix: str, pepper_check: str) -> StoredKey:
         """Add a key with its first secret; ``id`` and ``created_s`` are given here.
 
@@ -208,7 +213,10 @@ def _find(session: Session, name: str) -> StoredKey:
 
 def _read(session: Session, condition: str, values: tuple[str, ...] = ()) -> tuple[StoredKey, ...]:
     by_key: dict[str, list[StoredSecret]] = {}
-    for digest, key_id, prefix, created_s, ends_s in session.rows(_DIGESTS):
+    ids = f"SELECT id FROM virtual_key {condition}"  # noqa: S608 - conditions of our own
+    for digest, key_id, prefix, created_s, ends_s in session.rows(
+        f"{_SELECT_DIGESTS} WHERE key_id IN ({ids}) ORDER BY created_s DESC", values
+    ):
         secret = StoredSecret(digest=digest, prefix=prefix, created_s=created_s, ends_s=ends_s)
         by_key.setdefault(key_id, []).append(secret)
     rows = session.rows(f"{_SELECT_KEYS} {condition} ORDER BY created_s DESC", values)
@@ -233,9 +241,7 @@ _SELECT_KEYS = f"SELECT {', '.join(_COLUMNS)} FROM virtual_key"  # noqa: S608 - 
 _INSERT_KEY = f"INSERT INTO virtual_key ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
 _ADD_DIGEST = "INSERT INTO key_secret (digest, key_id, prefix, created_s, ends_s) VALUES (?, ?, ?, ?, ?)"
 _END_DIGESTS = "UPDATE key_secret SET ends_s = ? WHERE key_id = ? AND (ends_s IS NULL OR ends_s > ?)"
-_DIGESTS = """
-SELECT digest, key_id, prefix, created_s, ends_s FROM key_secret ORDER BY created_s DESC
-"""
+_SELECT_DIGESTS = "SELECT digest, key_id, prefix, created_s, ends_s FROM key_secret"
 _BY_NAME = """
 WHERE revoked_s IS NULL AND (
     name = ? OR id = ? OR id IN (SELECT key_id FROM key_secret WHERE prefix = ?)

@@ -232,6 +232,7 @@ async def test_usage_and_targets_are_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "says"),
     [
+        ("POST", "/keys?name=app", b"{}", 400, "name"),
         ("POST", "/keys", b"{", 400, ""),
         ("POST", "/keys", b"[]", 400, ""),
         ("POST", "/keys", b"{}", 400, "name"),
@@ -246,6 +247,11 @@ async def test_usage_and_targets_are_told(tmp_path: Path) -> None:
         ("POST", "/keys", b'{"name": "dev"}', 409, "[[key]]"),
         ("GET", "/keys?limit=0x", b"", 400, "limit"),
         ("GET", "/keys?limit=1001", b"", 400, "limit"),
+        ("GET", "/keys?limit=0", b"", 400, "limit"),
+        ("GET", "/usage?sinse=7d", b"", 400, "sinse: no such field; there is after, by, limit, since, until"),
+        ("GET", "/usage?until=2027-13-01", b"", 400, "until"),
+        ("GET", "/targets?by=model", b"", 400, "by"),
+        ("GET", "/keys/key_0?limit=1", b"", 400, "limit"),
         ("GET", "/keys?after=key_0", b"", 400, "after"),
         ("GET", "/keys?state=lost", b"", 400, "state"),
         ("GET", "/keys?" + "a=b&" * 30, b"", 400, ""),
@@ -271,6 +277,28 @@ async def test_what_is_wrong_is_said_in_json(
     assert heard.headers["content-type"] == "application/json"
     document = heard.json()
     assert says in (document["error"]["message"] if status >= 400 else str(list(document)))
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (b"{}", "name"),
+        (b'{"name": 5}', "name"),
+        (b'{"name": "a", "budget": 3}', "budget"),
+        (b'{"name": "a", "rpm": 0}', "rpm"),
+        (b'{"name": "a", "models": ["x", 7]}', "models[1]"),
+        (b'{"name": "a", "period": "year"}', "period"),
+        (b'{"name": "a", "networks": ["10.0.0.0/33"]}', "networks"),
+        (b'{"name": "a", "budget_usd": -1}', "budget_usd"),
+        (b"[]", None),
+    ],
+)
+async def test_the_field_at_fault_is_named(tmp_path: Path, body: bytes, param: str | None) -> None:
+    async with administered(tmp_path) as stage:
+        error = (await call(stage, "POST", "/admin/api/keys", body=body)).json()["error"]
+        by = (await call(stage, "GET", "/admin/api/usage?since=x")).json()["error"]
+    assert (error["code"], error["param"]) == ("invalid_request", param)
+    assert by["param"] == "since"
 
 
 async def test_a_store_that_is_away_is_said_and_nothing_is_changed() -> None:
