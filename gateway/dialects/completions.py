@@ -34,7 +34,7 @@ from gateway.core.errors import GatewayError, RequestError
 from gateway.core.facts import Record, Usage
 from gateway.dialects import pairing
 from gateway.dialects.answer import Answer, RefusalBlock, TextBlock
-from gateway.dialects.call import Call, last_user_text
+from gateway.dialects.call import Call
 from gateway.dialects.chat_call import chat_call
 from gateway.dialects.chat_usage import usage_document
 from gateway.dialects.chat_writer import DONE, finish_reason, now_s
@@ -88,6 +88,8 @@ class CompletionRequest:
     """One client request; see :class:`gateway.dialects.voice.Request`.
 
     Attributes:
+        n: Answers wanted.
+        last_user_text: The prompt.
         chat: The same request as the fields of a chat request.
         asked: Its messages; the last is the prompt.
         echo: What to put before the answer.
@@ -96,18 +98,16 @@ class CompletionRequest:
     model: str
     stream: bool
     include_usage: bool
+    n: int
     user: str | None
+    last_user_text: str
     chat: dict[str, msgspec.Raw]
     asked: list[dict[str, Any]]
     echo: str = ""
 
     @property
-    def last_user_text(self) -> str:
-        return last_user_text(self.call().messages)
-
-    @property
     def max_tokens(self) -> int:
-        return count_in(self.chat, "max_tokens")
+        return self.n * count_in(self.chat, "max_completion_tokens", "max_tokens")
 
     def messages(self) -> list[dict[str, Any]]:
         return list(self.asked)
@@ -151,7 +151,9 @@ def parse_completion(body: bytes) -> CompletionRequest:
         model=head.model,
         stream=bool(head.stream),
         include_usage=bool(head.stream_options and head.stream_options.include_usage),
+        n=head.n or 1,
         user=head.user,
+        last_user_text=prompt,
         chat=chat,
         asked=[{"role": "user", "content": prompt}],
         echo=prompt if head.echo else "",

@@ -198,3 +198,13 @@ def test_errors_have_openais_shape() -> None:
     assert VOICE.error(error)["error"]["param"] == "prompt"
     (broken,) = documents(VOICE.breaks(StreamBroken("cut", "it ended")))
     assert broken["error"]["code"] == "cut"
+
+
+def test_what_all_its_answers_may_take_is_counted_before_it_is_asked() -> None:
+    assert CompletionsVoice().parse(b'{"model":"m","prompt":"p","n":3,"max_tokens":100}').max_tokens == 300
+    assert CompletionsVoice().parse(b'{"model":"m","prompt":"p","max_completion_tokens":100}').max_tokens == 100
+    assert CompletionsVoice().parse(b'{"model":"m","prompt":"p"}').max_tokens == 0
+
+
+def test_the_prompt_is_what_the_user_said_whatever_else_is_asked_for() -> None:
+    assert CompletionsVoice().parse(b'{"model":"m","prompt":"p","temperature":1e999}').last_user_text == "p"
