@@ -148,20 +148,18 @@ def _decode(fields: Mapping[str, msgspec.Raw]) -> tuple[dict[str, Any], dict[str
     said: dict[str, Any] = {}
     extra: dict[str, Any] = {}
     for name, raw in fields.items():
-        decoder = _DECODERS.get(name)
-        if decoder is None:
-            value = _anything.decode(raw)
-            if name in _REPLACED and value is not None:
-                raise _unsupported(name, f"deprecated, and not translated to this provider; send {_REPLACED[name]}")
-            if value is not None:
-                extra[name] = value
-            continue
         try:
-            said[name] = decoder.decode(raw)
+            value = _DECODERS.get(name, _anything).decode(raw)
         except msgspec.ValidationError as error:
             what, _, path = str(error).partition(" - at `$")
             param = name + path.rstrip("`")
             raise RequestError("invalid_request", 400, f"{param}: {what}", param=param) from None
+        if name in _DECODERS:
+            said[name] = value
+        elif value is not None:
+            if name in _REPLACED:
+                raise _unsupported(name, f"deprecated, and not translated to this provider; send {_REPLACED[name]}")
+            extra[name] = value
     return said, extra
 
 

@@ -21,6 +21,7 @@ from gateway.core.facts import Usage
 from gateway.dialects.anthropic_request import AnthropicRequest, parse_request
 from gateway.dialects.anthropic_voice import AnthropicVoice, check_version, with_headers
 from gateway.dialects.call import Call, Media, Reasoning, Refusal, Text, ToolCall, ToolResult
+from gateway.dialects.pairing import call_of
 from gateway.dialects.provider import BadAnswer, ProviderDialect
 from gateway.dialects.voice import Asking, Request, Whole
 
@@ -45,7 +46,7 @@ class CountTokensVoice(AnthropicVoice):
 
     def prepare(self, request: Request, dialect: ProviderDialect, model: str, *, keep: bool) -> Asking:
         if dialect.wire != self.dialect:
-            answer = _encode({"input_tokens": estimated_tokens(request.call()), "estimated": True})
+            answer = _encode({"input_tokens": estimated_tokens(call_of(request)), "estimated": True})
             ready = Whole(body=answer, usage=Usage(estimated=True))
             return with_headers(Asking(path=_PATH, body=b"", ready=ready), self._opening)
         body = request.encode_as_is(model, dialect.quirks)

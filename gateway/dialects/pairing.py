@@ -10,8 +10,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
+from gateway.core.errors import RequestError
 from gateway.core.facts import Usage
 from gateway.dialects.answer import Answer
+from gateway.dialects.call import Call, Encoded
 from gateway.dialects.events import CONTENT, Event, Failed, Finished, Used, is_content
 from gateway.dialects.kept import MAX_KEPT_CHARS, take_in
 from gateway.dialects.provider import BadAnswer, ProviderDialect, Reader, Writer
@@ -36,12 +40,37 @@ def prepare(
     if dialect.wire == voice.dialect:
         passed = PassedStream(dialect.reader(), keep=keep, closing=closing) if request.stream else None
         return Asking(path=path, body=request.encode_as_is(model, dialect.quirks), stream=passed, passes=True)
-    call = request.call()
-    encoded = dialect.encode(call, model)
+    call = call_of(request)
+    encoded = encode(call, dialect, model)
     stream = None
     if request.stream:
         stream = TranslatedStream(dialect.reader(), voice.writer(request), keep=keep, choices=call.n)
     return Asking(path=path, body=encoded.body, dropped=encoded.dropped, stream=stream)
+
+
+def call_of(request: Request) -> Call:
+    """The request in no dialect; what passes as bytes may yet be more than can be understood.
+
+    Raises:
+        RequestError: 400, naming the field where it is one field's fault.
+    """
+    try:
+        return request.call()
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise _too_much(error) from None
+
+
+def encode(call: Call, dialect: ProviderDialect, model: str) -> Encoded:
+    """The call as the provider gets it. Raises ``RequestError`` as :func:`call_of` does."""
+    try:
+        return dialect.encode(call, model)
+    except RecursionError as error:
+        raise _too_much(error) from None
+
+
+def _too_much(error: Exception) -> RequestError:
+    why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+    return RequestError("invalid_request", 400, f"the request cannot be translated for this provider: {why}")
 
 
 def read_whole(voice: Voice, request: Request, dialect: ProviderDialect, body: bytes) -> Whole:

@@ -128,20 +128,20 @@ def _decode(fields: Mapping[str, msgspec.Raw]) -> tuple[dict[str, Any], dict[str
     said: dict[str, Any] = {}
     extra: dict[str, Any] = {}
     for name, raw in fields.items():
-        decoder = _DECODERS.get(name)
-        if decoder is None:
-            value = _anything.decode(raw)
-            if name in _OTHERS_CANNOT and value is not None:
-                raise unsupported(name, "only a provider of dialect openai-responses has that")
-            if value is not None and name not in _OURS:
-                extra[name] = value
+        if name in _OURS:
             continue
         try:
-            said[name] = decoder.decode(raw)
+            value = _DECODERS.get(name, _anything).decode(raw)
         except msgspec.ValidationError as error:
             if name == "tool_choice":
                 raise _wrong_choice(raw) from None
             raise invalid(name, error) from None
+        if name in _DECODERS:
+            said[name] = value
+        elif value is not None:
+            if name in _OTHERS_CANNOT:
+                raise unsupported(name, "only a provider of dialect openai-responses has that")
+            extra[name] = value
     if said.get("truncation") == "auto":
         extra["truncation"] = "auto"
     if (said.get("stream_options") or {}).get("include_obfuscation"):

@@ -11,11 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
+
 from gateway.sim.errors import ApiError
 from gateway.sim.fields import boolean, invalid, missing, optional, read_model, whole, wrong
 from gateway.sim.request import ChatRequest, Tool, text_of
 
 _ROLES = ("user", "assistant", "system", "developer")
+SAID_BACK = ("tools", "tool_choice", "text", "metadata")  # in the response, as they came
 
 
 def read_response(body: Mapping[str, Any]) -> ChatRequest:
@@ -28,6 +31,8 @@ def read_response(body: Mapping[str, Any]) -> ChatRequest:
     if previous is not None:
         message = f"Previous response with id '{previous}' not found."
         raise ApiError(400, message, param="previous_response_id", code="previous_response_not_found")
+    for name in SAID_BACK:
+        _check_depth(body, name)
     instructions = optional(body, "instructions", str, "a string")
     system = [{"role": "system", "content": instructions}] if instructions else []
     tools, forced = _tools(body)
@@ -44,6 +49,14 @@ def read_response(body: Mapping[str, Any]) -> ChatRequest:
         thinking=reasoning.get("summary") is not None,
         body=body,
     )
+
+
+def _check_depth(body: Mapping[str, Any], name: str) -> None:
+    """Refuse what can be read, but not written again."""
+    try:
+        orjson.dumps(body.get(name))
+    except orjson.JSONEncodeError:
+        raise invalid(name, "is nested too deeply") from None
 
 
 def _items(body: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from attrs import evolve
 
 from gateway.core.errors import RequestError
+from gateway.dialects import pairing
 from gateway.dialects.answer import Answer, ReasoningBlock, TextBlock
 from gateway.dialects.call import Message, Text
 from gateway.dialects.resumed import ResumedStream
@@ -19,7 +20,7 @@ def can_be_joined(so_far: Answer, request: Request) -> bool:
     if not all(isinstance(block, TextBlock | ReasoningBlock) for block in so_far.first.blocks):
         return False
     try:
-        return request.call().n == 1  # the other choices may only not have begun
+        return pairing.call_of(request).n == 1  # the other choices may only not have begun
     except RequestError:
         return False  # it means something in its own dialect alone, and cannot be said again in other words
 
@@ -38,11 +39,11 @@ def ask_for_the_rest(
         RequestError: The target has no counterpart for something in the request.
     """
     dialect = target.provider.dialect
-    call = request.call()
+    call = pairing.call_of(request)
     if way == "continue":
         partial = Message(role="assistant", parts=(Text(text=so_far.first.text.rstrip()),))
         call = evolve(call, messages=(*call.messages, partial), prefill=True)
-    encoded = dialect.encode(call, target.model)
+    encoded = pairing.encode(call, dialect, target.model)
     stream = ResumedStream(
         dialect.reader(),
         voice.writer(request),

@@ -114,3 +114,13 @@ def check_stream(telling: Telling) -> None:
         return
     for event in told.replace(b"\r\n", b"\n").split(b"\n\n")[:-1]:
         orjson.loads(event.partition(b"data: ")[2])
+
+
+@pytest.mark.parametrize("name", ["metadata", "tools", "text", "tool_choice"])
+def test_what_a_response_repeats_is_refused_if_it_cannot_be_written_again(name: str) -> None:
+    deep = b'{"model":"sim","input":"x","%s":%s1%s}' % (name.encode(), b'{"a":' * 300, b"}" * 300)
+    request = Request(
+        method="POST", path="/v1/responses", query="", headers={}, body=deep, keep=True, received_bytes=0, digest=""
+    )
+    with pytest.raises(ApiError, match=f"'{name}' is nested too deeply"):
+        make(route("/v1/responses"), request, lambda _: Behaviour(), "0" * 29)
