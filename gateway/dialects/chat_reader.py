@@ -56,6 +56,7 @@ _FINISH: dict[str, FinishReason] = {
     "network_error": "error",
     "insufficient_system_resource": "error",
 }
+FAILURES = frozenset(raw for raw, reason in _FINISH.items() if reason == "error")
 
 
 @define(slots=True)

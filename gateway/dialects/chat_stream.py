@@ -16,6 +16,7 @@ from attrs import define, field, frozen
 
 from gateway.core.facts import Usage
 from gateway.dialects.answer import Answer
+from gateway.dialects.chat_reader import FAILURES
 from gateway.dialects.chat_usage import usage_of
 from gateway.dialects.kept import Kept
 from gateway.dialects.provider import BadAnswer
@@ -41,6 +42,7 @@ class _Chunk(msgspec.Struct):
     choices: list[_Choice] | None = None
     usage: Any = None
     error: Any = None
+    object: Any = ""
 
 
 class _AnswerChoice(msgspec.Struct):
@@ -86,8 +88,8 @@ def read_answer(body: bytes) -> tuple[Usage | None, str]:
     """Usage and finish reason of a whole (non-streamed) answer, which itself passes through as bytes.
 
     Raises:
-        BadAnswer: It is no chat completion, or says no reason for its end: as of a stream, nobody knows whether that is
-            all of it.
+        BadAnswer: It is no chat completion, or it failed, or says no reason for its end: as of a stream, nobody knows
+            whether that is all of it.
     """
     try:
         answer = _answer.decode(body)
@@ -95,7 +97,10 @@ def read_answer(body: bytes) -> tuple[Usage | None, str]:
         raise BadAnswer(str(error)) from None
     if not answer.choices or not all(choice.finish_reason for choice in answer.choices):
         raise BadAnswer("an answer without a finish reason")
-    return _usage_of(answer.usage), str(answer.choices[0].finish_reason)
+    reasons = [str(choice.finish_reason) for choice in answer.choices]
+    if not FAILURES.isdisjoint(reasons):
+        raise BadAnswer("the provider failed while it answered")
+    return _usage_of(answer.usage), reasons[0]
 
 
 @frozen(slots=True)
@@ -311,12 +316,15 @@ class ChatStream:
         except (msgspec.MsgspecError, ValueError, RecursionError):
             self.malformed += 1
             return False
-        if chunk.error is not None:
-            self.error = chunk.error
+        if chunk.error is not None or chunk.object == "error":  # older vLLM
+            self.error = chunk.error or chunk.object
             return False
         content = spoken = False
         for choice in chunk.choices or ():
             if choice.finish_reason:
+                if str(choice.finish_reason) in FAILURES:
+                    self.error = choice.finish_reason
+                    return False
                 self.finish_reason = str(choice.finish_reason)
                 self._finished.add(choice.index if isinstance(choice.index, int) else 0)
                 content = True

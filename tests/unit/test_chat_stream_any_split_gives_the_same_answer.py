@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from gateway.core.facts import Usage
 from gateway.dialects.chat_stream import ChatStream, read_answer
+from gateway.dialects.provider import BadAnswer
 from gateway.dialects.sse import event_data, split_events
 
 GOLDEN = {path.stem: path.read_bytes() for path in sorted((Path(__file__).parents[1] / "golden").glob("*.sse"))}
@@ -225,3 +226,46 @@ def test_usage_that_nobody_asked_for_is_not_told() -> None:
     stream.feed(chunk({"content": "a"}) + chunk({}, "stop"))
     stream.first()
     assert stream.end(Usage(prompt_tokens=7)) == DONE
+
+
+@pytest.mark.parametrize("reason", ["error", "network_error", "aborted", "insufficient_system_resource"])
+def test_a_finish_reason_that_says_it_failed_is_no_finish(reason: str) -> None:
+    heard = hear(chunk({"content": "Half an"}), chunk({"content": " ans"}, reason) + DONE)
+    assert (heard.text, heard.error, heard.finished, heard.finish) == ("Half an", reason, False, "")
+    with pytest.raises(BadAnswer):
+        read_answer(json.dumps({"choices": [{"finish_reason": "stop"}, {"finish_reason": reason}]}).encode())
+
+
+def test_an_error_in_the_form_of_older_servers_is_one_though_done_follows() -> None:
+    error = b'data: {"object":"error","message":"engine died","type":"internal_error","code":500}\n\n'
+    heard = hear(chunk({"content": "Half an"}) + error + DONE)
+    assert (heard.text, heard.error, heard.finished) == ("Half an", "error", False)
+
+
+@pytest.mark.parametrize(
+    ("said", "usage"),
+    [
+        (
+            {"prompt_tokens": 100, "completion_tokens": 5, "prompt_cache_hit_tokens": 64},  # DeepSeek
+            Usage(prompt_tokens=100, completion_tokens=5, cached_tokens=64),
+        ),
+        (
+            {  # xAI counts what it thought apart
+                "prompt_tokens": 10,
+                "completion_tokens": 5,
+                "total_tokens": 45,
+                "completion_tokens_details": {"reasoning_tokens": 30},
+            },
+            Usage(prompt_tokens=10, completion_tokens=35, reasoning_tokens=30),
+        ),
+        (
+            {"prompt_tokens": 9, "completion_tokens": 1, "prompt_tokens_details": {"cache_write_tokens": 8}},
+            Usage(prompt_tokens=9, completion_tokens=1, cache_write_tokens=8),
+        ),
+    ],
+)
+def test_usage_is_read_in_all_its_forms_from_what_passes(said: dict[str, Any], usage: Usage) -> None:
+    last = json.loads(chunk({}, "stop").removeprefix(b"data: ")) | {"usage": said}
+    assert hear(chunk({"content": "a"}), b"data: " + json.dumps(last).encode() + b"\n\n").usage == usage
+    document = {"choices": [{"finish_reason": "stop"}], "usage": said}
+    assert read_answer(json.dumps(document).encode()) == (usage, "stop")
