@@ -149,13 +149,15 @@ class Exchange:
         if attempt.stream is not None:
             beginning = voice.begins(self.record) + attempt.stream.first()
             return Answer(body=beginning + self._ending(attempt, request, voice), events=True)
-        assert attempt.whole is not None
+        whole = attempt.whole
+        assert whole is not None
         self._settle(attempt)
         attempt.succeed()
         self._remember(attempt, request)
         self.record.phase = Phase.DONE
         self.account.price(self.record)
-        body = voice.whole(attempt.whole.body, self.record)
+        body = whole.body if whole.retell is None or self.record.usage is None else whole.retell(self.record.usage)
+        body = voice.whole(body, self.record)
         self._keep_response(request, voice)
         return Answer(body=body)
 

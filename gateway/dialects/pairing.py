@@ -83,8 +83,20 @@ def read_whole(voice: Voice, request: Request, dialect: ProviderDialect, body: b
     finished = answer.first.finished
     if finished is None or not all(choice.finished for choice in answer.choices.values()):
         raise BadAnswer("an answer without a finish reason")
-    written = body if dialect.wire == voice.dialect else voice.write_whole(answer, request)
-    return Whole(body=written, usage=answer.usage, finish_reason=finished.reason, answer=answer)
+    if dialect.wire == voice.dialect:
+        return Whole(body=body, usage=answer.usage, finish_reason=finished.reason, answer=answer)
+
+    def retell(usage: Usage) -> bytes:
+        answer.usage = usage
+        return voice.write_whole(answer, request)
+
+    return Whole(
+        body=voice.write_whole(answer, request),
+        usage=answer.usage,
+        finish_reason=finished.reason,
+        answer=answer,
+        retell=retell if answer.usage is None else None,
+    )
 
 
 class _Watched:

@@ -11,7 +11,7 @@ stream of its own, and a stream gives nothing to the client before it is chosen 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from attrs import Factory, field, frozen
@@ -79,12 +79,14 @@ class Whole:
     Attributes:
         body: As the client gets it.
         answer: What it says; None for dialects without one (embeddings).
+        retell: Writes the body again with an estimated usage, where it is ours to write and the provider told none.
     """
 
     body: bytes
     usage: Usage | None = None
     finish_reason: str = ""
     answer: Answer | None = None
+    retell: Callable[[Usage], bytes] | None = field(default=None, eq=False)
 
 
 class AnswerStream(Protocol):

@@ -102,6 +102,25 @@ async def test_text_usage_and_end_are_the_providers(client: str, provider: str, 
         assert not record.usage.estimated
 
 
+@EVERY
+@STREAMED
+async def test_usage_that_the_provider_leaves_out_is_estimated_and_marked(
+    client: str, provider: str, stream: bool
+) -> None:
+    async with speaking() as stage:
+        heard = await hear(stage, TONGUES[client], Question(), f"{provider}/sim-nousage", stream=stream)
+        await stage.settle()
+        [record] = stage.records
+        assert record.usage is not None
+        assert record.usage.estimated
+        if client == provider and not (client == "openai" and stream):
+            return  # the provider's own document passes as it is
+        tokens = TONGUES[client].said(heard, stream=stream).tokens
+        assert tokens == (record.usage.prompt_tokens, record.usage.completion_tokens)
+        assert min(tokens) > 0
+        assert heard.body.count(b'"estimated":true') == 1
+
+
 @EVERY_FULL
 @STREAMED
 async def test_instructions_and_earlier_turns_arrive(client: str, provider: str, stream: bool) -> None:
