@@ -26,6 +26,7 @@ from gateway.dialects.sse import EventSplitter, event_data, split_events
 
 MAX_TOKENS = 1_000_000_000  # a usage beyond that is no count
 MAX_ERROR_CHARS = 2_000
+MAX_NOTED_BYTES = 1_048_576  # of the events that tell of items
 _LAST = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
 
 
@@ -42,6 +43,8 @@ class ResponsesReader:
     Attributes:
         sequence_number: Of the last event that had one; -1 before it.
         last: The response document of the last event, as it came.
+        items: Where the bytes pass, the client's items by their place in the output, as they were told last, the
+            messages without their content; as many as :data:`MAX_NOTED_BYTES` hold.
     """
 
     def __init__(self, *, passed: bool = False) -> None:
@@ -51,6 +54,9 @@ class ResponsesReader:
         self.sequence_number = -1
         self.id = ""
         self.last: bytes | None = None
+        self.items: dict[int, dict[str, Any]] = {}
+        self._passed = passed
+        self._room = MAX_NOTED_BYTES
         self._splitter = EventSplitter()
         self._items = Items(passed=passed)
         self._started = self._failed = False
@@ -85,8 +91,15 @@ class ResponsesReader:
             self._start(_decoded(event.response), events)
         else:
             self._items.read(kind, event, events)
+            if self._passed and isinstance(event.item, dict) and type(event.output_index) is int:
+                self._note(event.output_index, event.item, len(document))
         if type(event.sequence_number) is int and not self._failed:  # an error's is for the event that tells of it
             self.sequence_number = event.sequence_number
+
+    def _note(self, place: int, item: dict[str, Any], size: int) -> None:
+        self._room -= size
+        if self._room >= 0:
+            self.items[place] = {**item, "content": []} if item.get("type") == "message" else item
 
     def _start(self, response: dict[str, Any], events: list[Event]) -> None:
         if self._started or not response:

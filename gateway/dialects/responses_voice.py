@@ -108,6 +108,7 @@ class ResponsesVoice:
             self._id,
             self._numbers,
             created=self._created,
+            known=self._passed.items if self._passed is not None else None,
             on_begin=self._begun,
             on_end=self._ended,
         )

@@ -9,15 +9,17 @@ repaired stream, whose writer is new, goes on with higher ones. The last event h
 and nothing follows it: there is no ``[DONE]``. The answer is held in memory until then, because the dialect wants so.
 
 The response's id is the gateway's, unless the client has another one already (a stream that was passed on as it came
-and is repaired by another provider). What has no counterpart stands in ``responses_document``.
+and is repaired by another provider). So are the items' ids and places: those that the client has are gone on with, and
+those that nothing was said in (thoughts that are not shown) stay where they are. What has no counterpart stands in
+``responses_document``.
 
 Source: OpenAI API reference, "Streaming events"; the types of OpenAI's Python client.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -76,6 +78,7 @@ class ResponsesWriter:
         id: The response's.
         numbers: Of the request.
         created: Unix seconds, for a provider that does not say; now if 0.
+        known: Items that the client has of a stream that passed, by their places.
         on_begin: Is called with the writer when its response begins.
         on_end: Is called with the last document, as JSON.
     """
@@ -87,12 +90,14 @@ class ResponsesWriter:
         numbers: Numbers | None = None,
         *,
         created: int = 0,
+        known: Mapping[int, dict[str, Any]] | None = None,
         on_begin: Callable[[ResponsesWriter], None] | None = None,
         on_end: Callable[[bytes], None] | None = None,
     ) -> None:
         self._echo = echo
         self._id = id
         self._numbers = numbers or Numbers()
+        self._known = known or {}
         self._on_begin = on_begin
         self._on_end = on_end
         self._started = False
@@ -185,10 +190,10 @@ class ResponsesWriter:
         if isinstance(self._open, MessageItem):
             return [], self._open
         out = self._make_room()
-        index = len(self._output)
-        message = self._open = MessageItem(item_id("msg", self._id, index), index, self._emit, self._numbers)
+        index, id = self._place("message", "msg")
+        message = self._open = MessageItem(id, index, self._emit, self._numbers)
         self._output.append(None)
-        return [*out, message.start()], message
+        return [*out, *self._start(message)], message
 
     def _reason(self, event: ReasoningDelta) -> list[bytes]:
         theirs = event.id if event.id.startswith("rs_") else ""  # OpenAI's own, which it takes back as it is
@@ -213,11 +218,21 @@ class ResponsesWriter:
         if isinstance(self._open, ReasoningItem) and self._open.source == theirs:
             return [], self._open
         out = self._make_room()
-        index = len(self._output)
-        id = theirs or item_id("rs", self._id, index)
+        index, id = self._place("reasoning", "rs", theirs)
         thought = self._open = ReasoningItem(id, index, self._emit, source=theirs)
         self._output.append(None)
-        return [*out, thought.start()], thought
+        return [*out, *self._start(thought)], thought
+
+    def _place(self, kind: str, prefix: Literal["msg", "rs"], id: str = "") -> tuple[int, str]:
+        """Place and id of the next item: of one that the client has, as long as there are any."""
+        while (item := self._known.get(len(self._output))) is not None:
+            if item.get("type") == kind and id in ("", item.get("id")):
+                return len(self._output), str(item.get("id") or id)
+            self._output.append(item)
+        return len(self._output), id or item_id(prefix, self._id, len(self._output))
+
+    def _start(self, item: MessageItem | ReasoningItem) -> list[bytes]:
+        return [] if item.index in self._known else [item.start()]
 
     def _call(self, event: ToolCallStarted) -> list[bytes]:
         out = self._make_room()

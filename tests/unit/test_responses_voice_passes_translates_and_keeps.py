@@ -21,6 +21,7 @@ from gateway.dialects.responses_kept import ToKeep, deleted_document, document_o
 from gateway.dialects.responses_provider import ResponsesProvider
 from gateway.dialects.responses_request import ResponsesRequest
 from gateway.dialects.responses_voice import ResponsesVoice
+from gateway.dialects.resumed import ResumedStream
 from gateway.dialects.sse import event_data, split_events
 from gateway.dialects.voice import Voice
 
@@ -294,6 +295,55 @@ def test_a_passed_stream_that_breaks_off_goes_on_counting_where_it_was() -> None
     assert [event["sequence_number"] for event in told] == list(range(len(told)))
     assert told[-1]["response"]["id"] == "resp_golden_failed"
     assert voice.to_keep(request) is None
+
+
+def own_event(kind: str, **fields: Any) -> bytes:
+    return f"event: response.{kind}\ndata: {json.dumps({'type': f'response.{kind}', **fields})}\n\n".encode()
+
+
+REASONING: dict[str, Any] = {"id": "rs_theirs", "type": "reasoning", "summary": []}
+MESSAGE = {"id": "msg_theirs", "type": "message", "role": "assistant", "status": "in_progress", "content": []}
+
+
+@pytest.mark.parametrize("summary", ["", "A lookup."])
+def test_a_passed_stream_that_another_provider_ends_keeps_its_items_in_their_places(summary: str) -> None:
+    """Models that think tell of a reasoning item first, as a rule with nothing in it that could be said again."""
+    thought: Any = {**REASONING, "summary": [{"type": "summary_text", "text": summary}] if summary else []}
+    at = {"item_id": "msg_theirs", "output_index": 1, "content_index": 0}
+    summed = own_event(
+        "reasoning_summary_text.delta", item_id="rs_theirs", output_index=0, summary_index=0, delta=summary
+    )
+    stream = b"".join(
+        [
+            own_event("created", response={"id": "resp_theirs", "model": "m", "created_at": 5}, sequence_number=0),
+            own_event("output_item.added", output_index=0, item=REASONING, sequence_number=1),
+            summed if summary else b"",
+            own_event("output_item.done", output_index=0, item=thought, sequence_number=2),
+            own_event("output_item.added", output_index=1, item=MESSAGE, sequence_number=3),
+            own_event("content_part.added", **at, part={"type": "output_text", "text": ""}, sequence_number=4),
+            own_event("output_text.delta", **at, delta="Once", sequence_number=5),
+        ]
+    )
+    voice = ResponsesVoice()
+    request = voice.parse(body(stream=True))
+    asking = voice.prepare(request, OWN, "theirs", keep=True)
+    assert asking.stream is not None
+    asking.stream.feed(stream)
+    asking.stream.first()
+    so_far = asking.stream.so_far()
+    assert so_far is not None
+    rest = ResumedStream(CHAT.reader(), voice.writer(request), so_far, repeats=False, tokens_before=1)
+    rest.feed((GOLDEN / "openai_text.sse").read_bytes())
+    told = events(rest.first() + rest.end(Usage(prompt_tokens=1)))
+    for event in told:
+        OFFICIAL.validate_python(event)
+    assert told[0]["type"] == "response.output_text.delta"
+    assert {event["item_id"] for event in told if "item_id" in event} == {"msg_theirs"}
+    assert {event["output_index"] for event in told if "output_index" in event} == {1}
+    output = told[-1]["response"]["output"]
+    assert output[0] == thought
+    assert (output[1]["id"], output[1]["content"][0]["text"][:4]) == ("msg_theirs", "Once")
+    assert len(output) == 2
 
 
 def test_errors_have_openais_shape() -> None:
