@@ -42,6 +42,7 @@ DRAIN_RETRY_S = 2.0
 STATE_KEY = "sluice.exchange"
 OPENING_KEY = "sluice.opening"
 ANTHROPIC_VERSION = b"anthropic-version"  # by which its clients are known on paths that others use, too
+KEPT_RESPONSE = "/v1/responses/"
 MAX_UPLOAD = "server.max_upload_bytes"
 
 
@@ -114,8 +115,7 @@ class Door:
         return (
             path.startswith("/v1/")
             and scope["method"] in METHODS
-            and path != "/v1/models"
-            and not path.startswith("/v1/models/")
+            and not _is_own(scope["method"], path)
             and passes_any(self._gateway.routes.providers)
             and self._endpoints.find(path) is None
         )
@@ -212,6 +212,12 @@ class Door:
         record.ended_at = record.received_at
         self._gateway.observe(record)
         return error_reply(error, request_id=record.request_id, document=document)
+
+
+def _is_own(method: str, path: str) -> bool:
+    """Whether a path that costs nothing is the gateway's: the lists of models, and each kept response."""
+    kept = path.startswith(KEPT_RESPONSE) and "/" not in path[len(KEPT_RESPONSE) :]
+    return path == "/v1/models" or path.startswith("/v1/models/") or (kept and method in ("GET", "HEAD", "DELETE"))
 
 
 def too_large(limit_bytes: int, field: str = MAX_FIELD) -> RequestError:

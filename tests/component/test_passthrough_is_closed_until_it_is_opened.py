@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import trio
 
 from gateway.core.facts import Outcome
 from tests.component.passed_provider import SECRET, Asked, passing
@@ -98,6 +99,28 @@ async def test_the_gateways_own_paths_stay_its_own_whatever_is_listed(line: str,
     async with passing(echo, globs='["/*"]') as run:
         assert (await run.ask(line)).status == status
         assert not run.asked
+
+
+async def test_kept_responses_are_found_and_deleted_here_whatever_is_listed() -> None:
+    for globs in ('["/files/*"]', '["/*"]'):
+        async with passing(echo, globs=globs) as run:
+            made = await ask(run.stage, {"model": "sim/sim", "input": "x"}, path="/v1/responses")
+            path = f"/v1/responses/{made.json()['id']}"
+            with trio.fail_after(10):
+                while (found := await run.ask(f"GET {path}")).status == 404:
+                    await trio.sleep(0.005)  # it is written behind the answer
+            assert (found.status, found.body) == (200, made.body)
+            assert (await run.ask(f"DELETE {path}")).json()["deleted"] is True
+            gone = await run.ask(f"GET {path}")
+            assert (gone.status, gone.json()["error"]["code"]) == (404, "not_found")
+            assert not run.asked
+
+
+async def test_what_else_a_provider_does_with_its_responses_is_passed_where_it_is_listed() -> None:
+    async with passing(echo, globs='["/responses/*"]') as run:
+        for line in ("GET /v1/responses/resp_1/input_items", "POST /v1/responses/input_tokens"):
+            assert (await run.ask(line)).status == 200
+        assert len(run.asked) == 2
 
 
 async def test_no_key_no_passage() -> None:
