@@ -62,21 +62,26 @@ def below_base(raw_path: bytes) -> bytes:
 
     Raises:
         RequestError: 400 ``invalid_path``: it could be read as another path than the one that was allowed: dot
-            segments, doubled or encoded slashes, encoded percent signs, control characters.
+            segments, doubled or encoded slashes, encoded percent signs, control characters, what is no UTF-8 (an
+            overlong dot), a ``/v1`` that is written in another way.
     """
     rest = raw_path.removeprefix(PREFIX)
-    if _PATH.fullmatch(rest) and all(map(_is_plain, rest[1:].split(b"/"))):
+    if raw_path.startswith(PREFIX) and _PATH.fullmatch(rest) and all(map(_is_plain, rest[1:].split(b"/"))):
         return rest
     raise RequestError(
         "invalid_path",
         400,
-        "the path may not hold '.' or '..' segments, empty segments, or encoded slashes, percent signs or control "
-        "characters",
+        "the path begins with '/v1/' as it stands here, and may not hold '.' or '..' segments, empty segments, encoded "
+        "slashes, percent signs or control characters, or what is no UTF-8",
     )
 
 
 def _is_plain(segment: bytes) -> bool:
     plain = unquote_to_bytes(segment)
+    try:
+        plain.decode()
+    except UnicodeDecodeError:
+        return False
     return plain.partition(b";")[0] not in (b".", b"..") and not any(byte in _NOT_IN_A_SEGMENT for byte in plain)
 
 

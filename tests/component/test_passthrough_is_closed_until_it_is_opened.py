@@ -69,6 +69,10 @@ async def test_what_is_on_the_list_is_asked_below_the_providers_base_url(line: s
         "/v1/files/a%0d%0ahost:x",
         "/v1/files/a|b",
         "/v1/files/",
+        "/v1/files/%c0%ae%c0%ae/models",
+        "/v1/files/%ff",
+        "/%76%31/files",
+        "/v1%2ffiles",
     ],
 )
 async def test_paths_that_could_be_read_as_another_are_refused(path: str) -> None:
