@@ -6,6 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 import services
+from hypothesis import settings
+
+settings.register_profile("any machine", deadline=None)  # what a busy one takes says nothing about the code
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

@@ -11,13 +11,13 @@ blocks, ``mcp_servers``, ``container``
 ``context`` of another document              becomes text before it
 ``search_result``                            becomes text: title, source, words
 citations, asked for or passed back          dropped and named
-``cache_control``                            ``cached`` on texts, media and tools; its ``ttl``, and marks on tool
-                                             calls and results, say nothing to other providers and are left out
+``cache_control``                            ``cached`` on texts, media, tools, tool calls and results, with its ``ttl``
+a thought with a tool call's signature       the signature of the call behind it (``signatures``)
 ``thinking`` ``between_tools``               off
 ``output_config.effort``                     ``Thinking.effort``
 ``output_config.format``                     ``Format``, strict, named ``answer`` (OpenAI wants a name)
 ``service_tier`` ``standard_only``           ``default``
-``tools[]``' other fields                    dropped and named (``defer_loading``, ``input_examples`` …)
+fields within these that no shape names      dropped and named by their place (``tools[0].defer_loading`` …)
 every other field (``inference_geo``,        ``extra``: dropped by other dialects, and named
 ``speed``, ``context_management`` …)
 ===========================================  =======================================================================
@@ -36,11 +36,11 @@ from gateway.core.errors import RequestError
 from gateway.dialects.anthropic_shapes import (
     Choice,
     ClientTool,
-    DocumentBlock,
     Metadata,
     OutputConfig,
-    SearchResultBlock,
+    RedactedThinkingBlock,
     TextBlock,
+    ThinkingBlock,
     ThinkingConfig,
     ToolResultBlock,
     ToolUseBlock,
@@ -60,6 +60,8 @@ from gateway.dialects.call import (
     ToolChoice,
     ToolResult,
 )
+from gateway.dialects.signatures import calls
+from gateway.dialects.unknown import Known
 
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
     "model": msgspec.json.Decoder(str),
@@ -78,8 +80,22 @@ _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
     "metadata": msgspec.json.Decoder(Metadata | None),
     "service_tier": msgspec.json.Decoder(str | None),
 }
+_KNOWN = {
+    "messages": Known(list[Turn]),
+    "system": Known(list[TextBlock]),
+    "tools": Known(list[ClientTool]),
+    "tool_choice": Known(Choice),
+    "thinking": Known(ThinkingConfig),
+    "output_config": Known(OutputConfig),
+    "metadata": Known(Metadata),
+}
+_TURNS: dict[type, tuple[str, ...]] = {
+    ToolUseBlock: ("assistant",),
+    ThinkingBlock: ("assistant",),
+    RedactedThinkingBlock: ("assistant",),
+    ToolResultBlock: ("user",),
+}
 _OTHERS_CANNOT = ("mcp_servers", "container")
-_TOOL_FIELDS = {"type", *ClientTool.__struct_fields__}
 _MODES: dict[str, Any] = {"any": "required", "tool": "named"}
 _TIERS = {"standard_only": "default"}
 _anything = msgspec.json.Decoder()
@@ -104,7 +120,7 @@ def anthropic_call(fields: Mapping[str, msgspec.Raw]) -> Call:
     tier = said.get("service_tier") or ""
     return Call(
         model=said.get("model") or "",
-        messages=_messages(said.get("messages") or [], extra),
+        messages=_messages(said.get("messages") or []),
         system=(Text(text=system),) if isinstance(system, str) else tuple(_text_of(block) for block in system),
         stream=bool(said.get("stream")),
         include_usage=True,
@@ -113,7 +129,7 @@ def anthropic_call(fields: Mapping[str, msgspec.Raw]) -> Call:
         top_p=said.get("top_p"),
         top_k=said.get("top_k"),
         stop=tuple(said.get("stop_sequences") or ()),
-        tools=_tools(said.get("tools") or [], fields, extra),
+        tools=_tools(said.get("tools") or []),
         tool_choice=ToolChoice(mode=_MODES.get(choice.type, choice.type), name=choice.name) if choice else None,
         parallel_tools=False if choice and choice.disable_parallel_tool_use else None,
         format=Format(kind="schema", name="answer", schema=output.format.schema, strict=True)
@@ -132,49 +148,60 @@ def _decode(fields: Mapping[str, msgspec.Raw]) -> tuple[dict[str, Any], dict[str
     said: dict[str, Any] = {}
     extra: dict[str, Any] = {}
     for name, raw in fields.items():
-        decoder = _DECODERS.get(name)
-        if decoder is None:
-            value = _anything.decode(raw)
-            if name in _OTHERS_CANNOT and value:
-                raise unsupported(name, "only Anthropic's own API has that")
-            if value is not None:
-                extra[name] = value
-            continue
         try:
-            said[name] = decoder.decode(raw)
+            value = _DECODERS.get(name, _anything).decode(raw)
+            if name in _KNOWN:
+                extra.update(_KNOWN[name].others(_anything.decode(raw), name))
         except msgspec.ValidationError as error:
             what, _, path = str(error).partition(" - at `$")
             param = name + path.rstrip("`")
             if param.endswith(".type") and what.startswith("Invalid value"):
                 raise unsupported(param, f"{what}; it has no counterpart in the provider's dialect") from None
             raise RequestError("invalid_request", 400, f"{param}: {what}", param=param) from None
+        if name in _DECODERS:
+            said[name] = value
+        elif name in _OTHERS_CANNOT and value:
+            raise unsupported(name, "only Anthropic's own API has that")
+        elif value is not None:
+            extra[name] = value
     return said, extra
 
 
-def _messages(turns: list[Turn], extra: dict[str, Any]) -> tuple[Message, ...]:
+def _messages(turns: list[Turn]) -> tuple[Message, ...]:
     names: dict[str, str] = {}  # of the tools that were called, by the call's id
     return tuple(
-        Message(role=turn.role, parts=tuple(_parts(turn, f"messages[{place}]", names, extra)))
+        Message(role=turn.role, parts=tuple(_parts(turn, f"messages[{place}]", names)))
         for place, turn in enumerate(turns)
     )
 
 
-def _parts(turn: Turn, param: str, names: dict[str, str], extra: dict[str, Any]) -> list[Part]:
+def _parts(turn: Turn, param: str, names: dict[str, str]) -> list[Part]:
     if isinstance(turn.content, str):
         return [Text(text=turn.content)] if turn.content else []
     parts: list[Part] = []
+    signature = ""  # of the call that comes next
     for place, block in enumerate(turn.content):
+        if turn.role not in _TURNS.get(type(block), (turn.role,)):
+            param = f"{param}.content[{place}]"
+            why = f"a block of this type does not stand in a turn of the role {turn.role!r}"
+            raise RequestError("invalid_request", 400, f"{param}: {why}", param=param)
         match block:
             case ToolUseBlock():
                 names[block.id] = block.name
-                parts.append(ToolCall(id=block.id, name=block.name, arguments=_encode(block.input).decode()))
+                parts.append(_tool_call(block, signature))
+                signature = ""
+            case ThinkingBlock() if calls(block.signature):
+                signature = calls(block.signature)
             case ToolResultBlock():
                 parts.append(_result(block, names))
             case _:
-                if isinstance(block, DocumentBlock | SearchResultBlock) and block.citations and block.citations.enabled:
-                    extra[f"{param}.content[{place}].citations"] = True
                 parts += block.read()
     return parts
+
+
+def _tool_call(block: ToolUseBlock, signature: str) -> ToolCall:
+    arguments = _encode(block.input).decode()
+    return ToolCall(id=block.id, name=block.name, arguments=arguments, signature=signature, cached=block.cached)
 
 
 def _result(block: ToolResultBlock, names: dict[str, str]) -> ToolResult:
@@ -188,16 +215,14 @@ def _result(block: ToolResultBlock, names: dict[str, str]) -> ToolResult:
         name=names.get(block.tool_use_id, ""),
         content=tuple(content),
         is_error=bool(block.is_error),
+        cached=block.cached,
     )
 
 
-def _tools(said: list[ClientTool], fields: Mapping[str, msgspec.Raw], extra: dict[str, Any]) -> tuple[Tool, ...]:
+def _tools(said: list[ClientTool]) -> tuple[Tool, ...]:
     for place, tool in enumerate(said):
         if tool.type not in (None, "custom"):
             raise unsupported(f"tools[{place}].type", f"{tool.type} is run by Anthropic; no other provider has it")
-    for place, raw in enumerate(_anything.decode(fields["tools"]) if said else ()):
-        for name in raw.keys() - _TOOL_FIELDS:
-            extra[f"tools[{place}].{name}"] = raw[name]
     return tuple(tool.read() for tool in said)
 
 

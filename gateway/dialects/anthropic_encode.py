@@ -56,7 +56,7 @@ import msgspec
 from gateway.dialects.anthropic_models import Abilities, abilities_of
 from gateway.dialects.anthropic_turns import Turns, limit_marks, marked, unsupported
 from gateway.dialects.call import Call, Encoded, Thinking, Tool
-from gateway.dialects.field_names import client_name
+from gateway.dialects.field_names import client_name, is_top_level
 
 DEFAULT_MAX_TOKENS = 16_000
 LEAST_BUDGET_TOKENS = 1_024
@@ -253,10 +253,10 @@ class _Encoding:
             value = getattr(call, name)
             if value or (name == "seed" and value is not None):
                 self._drop(name)
-        if call.dialect == "anthropic":
-            body.update(call.extra)
-        else:
-            for name in call.extra:
+        for name, value in call.extra.items():
+            if call.dialect == "anthropic" and is_top_level(name):
+                body[name] = value
+            else:
                 self._turns.drop(name)
 
 

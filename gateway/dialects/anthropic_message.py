@@ -9,7 +9,7 @@ a refusal in words                text, with the stop reason ``refusal`` if noth
 finish ``content_filter``         ``refusal``
 finish ``error``                  ``max_tokens``: the answer is not whole, which no other reason says
 calls, and finish ``stop``        ``tool_use``: without it a client does not run them
-a tool call's signature           left out (Gemini's)
+a tool call's signature           a thought without words before the call (Google's; see ``signatures``)
 arguments that are no JSON        passed on in a stream; ``{"arguments": "…"}`` in a whole message
 estimated usage                   ``usage.estimated: true``
 ================================  ==============================================================================
@@ -27,6 +27,7 @@ import msgspec
 from gateway.core.facts import Usage
 from gateway.dialects.answer import Answer, Block, ReasoningBlock, ToolBlock
 from gateway.dialects.events import Finished
+from gateway.dialects.signatures import mark_calls
 
 _STOP_REASONS = {
     "stop": "end_turn",
@@ -100,9 +101,10 @@ def _block(block: Block) -> list[dict[str, Any]]:
                 return [{"type": "redacted_thinking", "data": block.redacted}]
             return [{"type": "thinking", "thinking": block.text, "signature": block.signature}]
         case ToolBlock():
-            return [
-                {"type": "tool_use", "id": block.id or new_id("toolu_"), "name": block.name, "input": _input(block)}
-            ]
+            call = {"type": "tool_use", "id": block.id or new_id("toolu_"), "name": block.name, "input": _input(block)}
+            if not block.signature:
+                return [call]
+            return [{"type": "thinking", "thinking": "", "signature": mark_calls(block.signature)}, call]
         case _:
             return [{"type": "text", "text": block.text}] if block.text else []
 

@@ -20,6 +20,8 @@ from gateway.dialects.call import Call
 from gateway.dialects.json_limits import check_structure, count_in
 from gateway.dialects.openai_chat import not_json, wrong_field
 from gateway.dialects.provider import Quirks
+from gateway.dialects.responses_marks import MARK
+from gateway.dialects.signatures import is_googles
 
 MAX_MESSAGES = 100_000  # the API's own limit
 
@@ -33,6 +35,11 @@ class _Part(msgspec.Struct, gc=False):
 class _Message(msgspec.Struct):
     role: str
     content: str | list[_Part]
+
+
+class _Thinking(msgspec.Struct):
+    type: str = ""
+    signature: str = ""
 
 
 class _Metadata(msgspec.Struct):
@@ -52,6 +59,9 @@ class _Head(msgspec.Struct):
 _head = msgspec.json.Decoder(_Head)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _raw_messages = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
+_raw_list = msgspec.json.Decoder(list[msgspec.Raw])
+_thinking = msgspec.json.Decoder(_Thinking)
+_GOOGLES = b'"' + MARK.encode()
 _raw_blocks = msgspec.json.Decoder(str | list[msgspec.Raw] | None)
 _text = msgspec.json.Decoder(str)
 _encode = msgspec.json.Encoder().encode
@@ -116,7 +126,36 @@ class AnthropicRequest:
         fields["model"] = msgspec.Raw(_encode(model))
         for name in quirks.drops:
             fields.pop(name, None)
+        if self.has_googles_thoughts:
+            fields["messages"] = msgspec.Raw(_encode(_without_googles(fields["messages"])))
         return _encode(fields)
+
+    @property
+    def has_googles_thoughts(self) -> bool:
+        """Whether earlier turns have thoughts that Gemini signed: Anthropic refuses them."""
+        return _GOOGLES in bytes(self.fields["messages"])
+
+
+def _without_googles(messages: msgspec.Raw) -> list[dict[str, Any]]:
+    """The messages without the thoughts that Gemini signed, all else as the client wrote it."""
+    kept: list[dict[str, Any]] = []
+    for message in _raw_messages.decode(messages):
+        content = bytes(message["content"])
+        if not content.startswith(b"[") or _GOOGLES not in content:
+            kept.append({**message})
+            continue
+        blocks = [block for block in _raw_list.decode(content) if not _is_googles(block)]
+        if blocks:
+            kept.append({**message, "content": blocks})
+    return kept
+
+
+def _is_googles(block: msgspec.Raw) -> bool:
+    try:
+        said = _thinking.decode(block)
+    except msgspec.MsgspecError:
+        return False
+    return said.type == "thinking" and is_googles(said.signature)
 
 
 def _is_instruction(message: dict[str, Any]) -> bool:

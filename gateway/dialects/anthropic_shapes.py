@@ -1,6 +1,6 @@
 """The shapes of an Anthropic request, checked as they are decoded; what they mean is in ``anthropic_call``.
 
-A field that is not named here is not looked at.
+A field that is not named here is dropped, and named as such.
 
 Source: Anthropic API reference, "Messages", and the types of Anthropic's Python client.
 """
@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from gateway.dialects.call import Media, Reasoning, Text, Tool
+from gateway.dialects.call import DEFAULT_TTL, Media, Reasoning, Text, Tool, Ttl
 
 VERSION = "2023-06-01"  # of the API: the last that knows the sampling parameters, which older models take
 
@@ -31,14 +31,22 @@ class FileSource(msgspec.Struct, tag="file", tag_field="type"):
 
 class TextSource(msgspec.Struct, tag="text", tag_field="type"):
     data: str
+    media_type: str = "text/plain"
+
+
+class CacheControl(msgspec.Struct):
+    type: str = "ephemeral"
+    ttl: Literal["5m", "1h"] | None = None
 
 
 class Marked(msgspec.Struct, kw_only=True):
-    cache_control: dict[str, Any] | None = None
+    cache_control: CacheControl | None = None
 
     @property
-    def cached(self) -> bool:
-        return bool(self.cache_control)
+    def cached(self) -> Ttl:
+        if self.cache_control is None:
+            return ""
+        return self.cache_control.ttl or DEFAULT_TTL
 
 
 class TextBlock(Marked, tag="text", tag_field="type", kw_only=True):
@@ -66,17 +74,12 @@ class ContentSource(msgspec.Struct, tag="content", tag_field="type"):
     content: str | list[TextBlock | ImageBlock]
 
 
-class Citations(msgspec.Struct):
-    enabled: bool | None = None
-
-
 class DocumentBlock(Marked, tag="document", tag_field="type", kw_only=True):
     """A document; text in it is text for everybody, since few dialects take it as a file."""
 
     source: Base64Source | TextSource | ContentSource | UrlSource | FileSource
     title: str | None = None
     context: str | None = None
-    citations: Citations | None = None
 
     def read(self) -> list[Text | Media]:
         name = self.title or ""
@@ -106,11 +109,11 @@ class SearchResultBlock(Marked, tag="search_result", tag_field="type", kw_only=T
     source: str
     title: str
     content: list[TextBlock]
-    citations: Citations | None = None
 
     def read(self) -> list[Text | Media]:
         words = "\n".join([self.title, self.source, *(block.text for block in self.content)])
-        return [Text(text=words, cached=self.cached)]
+        marks = (block.cached for block in (self, *self.content))
+        return [Text(text=words, cached=next((mark for mark in marks if mark), ""))]
 
 
 class ThinkingBlock(msgspec.Struct, tag="thinking", tag_field="type"):
@@ -128,7 +131,7 @@ class RedactedThinkingBlock(msgspec.Struct, tag="redacted_thinking", tag_field="
         return [Reasoning(redacted=self.data)]
 
 
-class ToolUseBlock(msgspec.Struct, tag="tool_use", tag_field="type"):
+class ToolUseBlock(Marked, tag="tool_use", tag_field="type", kw_only=True):
     id: str
     name: str
     input: dict[str, msgspec.Raw]
@@ -160,7 +163,7 @@ class Turn(msgspec.Struct):
     content: str | list[Block]
 
 
-class ClientTool(msgspec.Struct, kw_only=True):
+class ClientTool(Marked, kw_only=True):
     """A tool; one with a ``type`` but ``custom`` is run by the provider."""
 
     type: str | None = None
@@ -168,7 +171,6 @@ class ClientTool(msgspec.Struct, kw_only=True):
     description: str | None = None
     input_schema: dict[str, Any] | None = None
     strict: bool | None = None
-    cache_control: dict[str, Any] | None = None
 
     def read(self) -> Tool:
         return Tool(
@@ -176,7 +178,7 @@ class ClientTool(msgspec.Struct, kw_only=True):
             description=self.description or "",
             schema=self.input_schema or {},
             strict=self.strict,
-            cached=bool(self.cache_control),
+            cached=self.cached,
         )
 
 

@@ -11,10 +11,11 @@ What a conversation may have and this dialect has not:
 system message in the middle        moved to ``system`` (newest models alone take one in place, under rules of place)
 only system messages                the last of them is asked as the user's
 ``messages[].name``                 dropped and named
-thoughts without a signature        dropped and named: the API takes back only what it has signed
+thoughts without a signature, or    dropped and named: the API takes back only what it has signed
+with Google's
 OpenAI's encrypted thoughts         dropped and named (their id begins with ``rs_``)
 a refusal                           becomes text
-``image_url.detail``                dropped and named
+``image_url.detail``, image names   dropped and named
 sound, video                        refused, 400
 files but PDF and plain text        refused, 400
 more than four ``cache_control``    the last four stay: the API refuses more
@@ -34,13 +35,13 @@ import msgspec
 from attrs import Factory, define
 
 from gateway.core.errors import RequestError
-from gateway.dialects.call import Call, Media, Message, Reasoning, Refusal, Text, ToolCall, ToolResult
+from gateway.dialects.call import DEFAULT_TTL, Call, Media, Message, Reasoning, Refusal, Text, ToolCall, ToolResult, Ttl
 from gateway.dialects.field_names import client_name
+from gateway.dialects.signatures import is_googles
 
 Block = dict[str, Any]
 
 MOST_CACHE_MARKS = 4
-_CACHE = {"type": "ephemeral"}
 _NOT_IN_ID = re.compile(r"[^a-zA-Z0-9_-]")
 _MAGIC = {  # the first characters of a file in base64
     "iVBORw0KGgo": "image/png",
@@ -137,7 +138,7 @@ class Turns:
     def _reasoning(self, part: Reasoning, param: str) -> list[Block]:
         if part.redacted and not part.id.startswith("rs_"):
             return [{"type": "redacted_thinking", "data": part.redacted}]
-        if part.signature and not part.redacted:
+        if part.signature and not part.redacted and not is_googles(part.signature):
             return [{"type": "thinking", "thinking": part.text, "signature": part.signature}]
         self.drop(f"{param}.reasoning")
         return []
@@ -150,7 +151,8 @@ class Turns:
             raise RequestError(
                 "invalid_request", 400, f"{param}: the arguments of {part.id!r} are no JSON object", param=param
             ) from None
-        return {"type": "tool_use", "id": safe_id(part.id), "name": part.name, "input": given}
+        block = {"type": "tool_use", "id": safe_id(part.id), "name": part.name, "input": given}
+        return marked(block, part.cached)
 
     def _tool_result(self, part: ToolResult, param: str) -> Block:
         block: Block = {"type": "tool_result", "tool_use_id": safe_id(part.id)}
@@ -159,7 +161,7 @@ class Turns:
             block["content"] = content
         if part.is_error:
             block["is_error"] = True
-        return block
+        return marked(block, part.cached)
 
     def _media(self, part: Media, param: str) -> Block:
         if part.detail not in ("", "auto"):
@@ -167,6 +169,8 @@ class Turns:
         mime = part.mime or next((mime for magic, mime in _MAGIC.items() if part.data.startswith(magic)), "")
         if part.kind == "image" or (part.kind == "file" and mime.startswith("image/")):
             block = {"type": "image", "source": _source(part, mime, param)}
+            if part.name:
+                self.drop(f"{param}.{client_name(self.call.dialect, 'filename')}")
         elif part.kind == "file":
             block = {"type": "document", "source": _source(part, mime or "application/pdf", param)}
             if part.name:
@@ -199,9 +203,12 @@ def unsupported(param: str, why: str) -> RequestError:
     return RequestError("unsupported_by_provider", 400, f"{param}: {why}", param=param)
 
 
-def marked(block: Block, cached: bool) -> Block:
+def marked(block: Block, cached: Ttl) -> Block:
     """The block, with the mark for the cache if it has one."""
-    return {**block, "cache_control": _CACHE} if cached else block
+    if not cached:
+        return block
+    mark = {"type": "ephemeral"} if cached == DEFAULT_TTL else {"type": "ephemeral", "ttl": cached}
+    return {**block, "cache_control": mark}
 
 
 def limit_marks(tools: list[Block], turns: Turns) -> None:

@@ -74,8 +74,10 @@ class AnthropicVoice:
         check_version(self._opening)
         return parse_request(body)
 
-    def prepare(self, request: Request, dialect: ProviderDialect, model: str, *, keep: bool) -> Asking:
+    def prepare(self, request: AnthropicRequest, dialect: ProviderDialect, model: str, *, keep: bool) -> Asking:
         asking = pairing.prepare(self, request, dialect, model, keep=keep, closing=CLOSING)
+        if asking.passes and request.has_googles_thoughts:
+            asking = evolve(asking, dropped=(*asking.dropped, "thinking"))
         return with_headers(asking, self._opening)
 
     def read_whole(self, request: Request, dialect: ProviderDialect, body: bytes) -> Whole:

@@ -31,6 +31,7 @@ from gateway.dialects.events import (
     ToolCallStarted,
     Used,
 )
+from gateway.dialects.signatures import mark_calls
 from gateway.dialects.sse import encode_event
 
 _encode = msgspec.json.Encoder().encode
@@ -171,7 +172,8 @@ class AnthropicWriter:
 
     def _start_call(self, event: ToolCallStarted) -> list[bytes]:
         block = {"type": "tool_use", "id": event.id or new_id("toolu_"), "name": event.name, "input": {}}
-        out = self._start("tool_use", block)
+        signed = self._reason(ReasoningDelta(signature=mark_calls(event.signature))) if event.signature else []
+        out = signed + self._start("tool_use", block)
         self._tool = event.index
         return out
 

@@ -59,7 +59,7 @@ from gateway.dialects.anthropic_encode import (
 )
 from gateway.dialects.anthropic_models import Abilities, abilities_of
 from gateway.dialects.anthropic_turns import unsupported
-from gateway.dialects.bedrock_turns import Turns, family_of, limit_marks
+from gateway.dialects.bedrock_turns import Family, Turns, family_of, limit_marks
 from gateway.dialects.call import Call, Encoded, Thinking, Tool
 from gateway.dialects.field_names import client_name
 from gateway.dialects.provider import Quirks
@@ -91,8 +91,11 @@ class _Encoding:
     def __init__(self, call: Call, model: str) -> None:
         self._call = call
         self._model = model.lower()
-        self._turns = Turns.of(call, family_of(model))
-        self._claude: Abilities | None = abilities_of(model) if self._turns.family == "claude" else None
+        family = family_of(model)
+        self._claude: Abilities | None = abilities_of(model) if family == "claude" else None
+        self._takes_schemas = self._knows_schemas(family)
+        # Claude's generations that take schemas here are those whose cache may be kept for an hour.
+        self._turns = Turns.of(call, family, keeps_long=self._claude is not None and self._takes_schemas)
         self._tools = [block for tool in call.tools for block in self._tool(tool)]
         self._forced = False
         self._body: dict[str, Any] = {"messages": self._turns.messages}
@@ -116,11 +119,10 @@ class _Encoding:
     def _drop(self, field: str) -> None:
         self._turns.drop(client_name(self._call.dialect, field))
 
-    @property
-    def _takes_schemas(self) -> bool:
+    def _knows_schemas(self, family: Family) -> bool:
         if self._claude is not None:
             return self._claude.schema and not any(name in self._model for name in _NO_TEXT_FORMAT)
-        return self._turns.family != "nova"
+        return family != "nova"
 
     def _tool(self, tool: Tool) -> list[dict[str, Any]]:
         spec = _spec(tool.name, tool.description, tool.schema)

@@ -15,7 +15,8 @@ anything but text in one            refused, 400
 ``cached`` marks                    a ``cachePoint`` behind the part, for Claude and Nova, the last four of them; for
                                     other models, and inside a tool's result, dropped and named
 thoughts with a signature           ``reasoningText``; redacted ones ``redactedContent``
-thoughts without, OpenAI's          dropped and named: a model takes back only what it has signed
+thoughts without, OpenAI's,         dropped and named: a model takes back only what it has signed
+Google's
 a refusal                           becomes text
 a failed tool's result              ``status: error`` for Claude and Nova; for others dropped and named
 arguments that are no JSON object   refused, 400
@@ -37,15 +38,16 @@ from attrs import Factory, define
 from gateway.core.errors import RequestError
 from gateway.dialects.anthropic_turns import unsupported
 from gateway.dialects.bedrock_media import media_block
-from gateway.dialects.call import Call, Media, Message, Reasoning, Refusal, Text, ToolCall, ToolResult
+from gateway.dialects.call import DEFAULT_TTL, Call, Media, Message, Reasoning, Refusal, Text, ToolCall, ToolResult, Ttl
 from gateway.dialects.field_names import client_name
+from gateway.dialects.signatures import is_googles
 
 Block = dict[str, Any]
 Family = Literal["claude", "nova", "gpt-oss", ""]
 
 MOST_CACHE_POINTS = 4
-CACHE_POINT = {"cachePoint": {"type": "default"}}
 _MOST_ID_CHARS = 64
+_RESULTS = {"toolResult", "cachePoint"}  # what a turn begins with: results, and marks behind them
 _NOT_IN_ID = re.compile(r"[^a-zA-Z0-9_.:-]")
 _decode = msgspec.json.Decoder().decode
 
@@ -66,12 +68,14 @@ class Turns:
 
     Attributes:
         family: Of the model.
+        keeps_long: It knows a time for what it caches, and not only the default one.
         dropped: What was left out, by the client's names; a dictionary for its order and speed.
         called: Names of the tools that the conversation speaks of.
     """
 
     call: Call
     family: Family
+    keeps_long: bool = False
     system: list[Block] = Factory(list)
     messages: list[Block] = Factory(list)
     dropped: dict[str, None] = Factory(dict)
@@ -79,13 +83,13 @@ class Turns:
     _names: set[str] = Factory(set)
 
     @classmethod
-    def of(cls, call: Call, family: Family) -> Turns:
+    def of(cls, call: Call, family: Family, *, keeps_long: bool = False) -> Turns:
         """Translate the conversation.
 
         Raises:
             RequestError: 400, naming what has no counterpart.
         """
-        turns = cls(call, family)
+        turns = cls(call, family, keeps_long)
         for text in call.system:
             turns.system += turns._text(text)
         for place, message in enumerate(call.messages):
@@ -125,7 +129,7 @@ class Turns:
         if blocks and self.messages and self.messages[-1]["role"] == message.role:
             content = self.messages[-1]["content"]
             if results:
-                place = sum(1 for block in content if "toolResult" in block)
+                place = next((at for at, block in enumerate(content) if not _RESULTS & block.keys()), len(content))
                 content[place:place] = results
                 content += rest
             else:
@@ -158,20 +162,26 @@ class Turns:
             case Media():
                 return self.marked(self._media(part, param), part.cached)
             case ToolCall():
-                return [self._tool_use(part, param)]
+                return self.marked(self._tool_use(part, param), part.cached)
             case ToolResult():
-                return [self._tool_result(part, param)]
+                return self.marked(self._tool_result(part, param), part.cached)
             case Reasoning():
                 return self._reasoning(part, param)
         raise AssertionError(part)
 
-    def marked(self, block: Block, cached: bool) -> list[Block]:
+    def marked(self, block: Block, cached: Ttl) -> list[Block]:
         """The block, and behind it a cache point if it has the mark and the model takes one."""
-        if cached and self.caches:
-            return [block, dict(CACHE_POINT)]
-        if cached:
+        if not cached:
+            return [block]
+        if not self.caches:
             self.drop("cache_control")
-        return [block]
+            return [block]
+        point = {"type": "default"}
+        if cached != DEFAULT_TTL and self.keeps_long:
+            point["ttl"] = cached
+        elif cached != DEFAULT_TTL:
+            self.drop("cache_control.ttl")
+        return [block, {"cachePoint": point}]
 
     def _text(self, part: Text) -> list[Block]:
         return self.marked({"text": part.text}, part.cached) if part.text.strip() else []
@@ -184,7 +194,7 @@ class Turns:
     def _reasoning(self, part: Reasoning, param: str) -> list[Block]:
         if part.redacted and not part.id.startswith("rs_"):
             return [{"reasoningContent": {"redactedContent": part.redacted}}]
-        if part.signature and part.text and not part.redacted:
+        if part.signature and part.text and not part.redacted and not is_googles(part.signature):
             signed = {"text": part.text, "signature": part.signature}
             return [{"reasoningContent": {"reasoningText": signed}}]
         self.drop(f"{param}.reasoning")

@@ -19,16 +19,24 @@ from typing import Any, Literal
 
 from attrs import Factory, frozen
 
+Ttl = Literal["", "5m", "1h"]
 MediaKind = Literal["image", "audio", "video", "file"]
 Role = Literal["system", "user", "assistant"]
+
+DEFAULT_TTL: Ttl = "5m"  # of what is cached, where nobody says for how long
 
 
 @frozen(kw_only=True, slots=True)
 class Text:
-    """Text. ``cached``: the client marked the prompt up to here as worth caching (Anthropic's ``cache_control``)."""
+    """Text.
+
+    Attributes:
+        cached: The client marked the prompt up to here as worth caching (Anthropic's ``cache_control``), and for how
+            long: ``5m``, which is what a mark says by itself, or ``1h``; "" without a mark.
+    """
 
     text: str
-    cached: bool = False
+    cached: Ttl = ""
 
 
 @frozen(kw_only=True, slots=True)
@@ -51,7 +59,7 @@ class Media:
     file_id: str = ""
     name: str = ""
     detail: str = ""
-    cached: bool = False
+    cached: Ttl = ""
 
 
 @frozen(kw_only=True, slots=True)
@@ -62,6 +70,7 @@ class ToolCall:
     name: str
     arguments: str
     signature: str = ""
+    cached: Ttl = ""
 
 
 @frozen(kw_only=True, slots=True)
@@ -72,6 +81,7 @@ class ToolResult:
     name: str = ""
     content: tuple[Text | Media, ...] = ()
     is_error: bool = False
+    cached: Ttl = ""
 
 
 @frozen(kw_only=True, slots=True)
@@ -96,6 +106,7 @@ class Refusal:
 
 
 Part = Text | Media | ToolCall | ToolResult | Reasoning | Refusal
+Marked = Text | Media | ToolCall | ToolResult  # those that may have the mark for the cache
 
 
 @frozen(kw_only=True, slots=True)
@@ -118,7 +129,7 @@ class Tool:
     description: str = ""
     schema: dict[str, Any] = Factory(dict)
     strict: bool | None = None
-    cached: bool = False
+    cached: Ttl = ""
 
 
 @frozen(kw_only=True, slots=True)

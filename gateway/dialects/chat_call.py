@@ -17,6 +17,7 @@ What the chat dialect has and a ``Call`` has not:
 ``response_format.json_schema.description``     becomes the schema's ``description``
 ``image_url.detail``                            kept; dialects without it leave it out
 ``cache_control``, ``prompt_cache_breakpoint``  ``cached`` on the text or medium
+fields within these that no shape names         dropped and named by their place
 every other field (``logit_bias``, ``store``,   ``extra``: passed on to chat providers, else dropped and named
 ``metadata``, ``prediction``, ``verbosity`` …)
 ==============================================  ================================================================
@@ -61,6 +62,7 @@ from gateway.dialects.chat_shapes import (
     SchemaFormat,
     TextFormat,
 )
+from gateway.dialects.unknown import Known
 
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
     "model": msgspec.json.Decoder(str),
@@ -89,6 +91,12 @@ _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
     "modalities": msgspec.json.Decoder(list[str] | None),
 }
 _anything = msgspec.json.Decoder()
+_KNOWN = {
+    "messages": Known(list[ChatMessage]),
+    "tools": Known(list[ChatTool]),
+    "tool_choice": Known(NamedTool | AllowedTools),
+    "response_format": Known(TextFormat | JsonFormat | SchemaFormat),
+}
 _REPLACED = {"functions": "tools", "function_call": "tool_choice"}
 
 
@@ -102,6 +110,8 @@ def chat_call(fields: Mapping[str, msgspec.Raw]) -> Call:
         RequestError: 400 ``invalid_request`` or ``unsupported_by_provider``; names the field, as ``messages[2].role``.
     """
     said, extra = _decode(fields)
+    for name in _KNOWN.keys() & fields.keys():
+        extra.update(_KNOWN[name].others(_anything.decode(fields[name]), name))
     choice, tools = _tool_choice(said.get("tool_choice"), [tool.read() for tool in said.get("tools") or ()])
     options = dict(said.get("stream_options") or {})
     include_usage = bool(options.pop("include_usage", False))

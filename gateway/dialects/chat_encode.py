@@ -8,12 +8,14 @@ several texts in an assistant's turn   run together; in a tool's result joined b
 media in a tool's result               follow in a user message behind the results
 thoughts in earlier turns              in ``reasoning_field`` if the provider wants them (``reasoning_back``), with
                                        their signatures in ``reasoning_details`` where the field is ``reasoning``
-                                       (OpenRouter); else left out, as its documentation asks for
+                                       (OpenRouter); else dropped and named, as its documentation asks for
 an error mark on a tool's result       dropped, named ``is_error``: the text says it
 ``cached`` marks                       dropped, named ``cache_control``: these providers cache by themselves
 ``top_k``                              dropped, unless the client spoke chat itself
 thinking budget                        ``reasoning_effort``: ``low`` to 1,024 tokens, ``medium`` to 8,192, else ``high``
                                        (Google's table for its chat endpoint); "as much as it likes" is left out
+thoughts shown or not                  dropped and named: these providers decide
+media in an assistant's turn           refused, 400
 thinking forbidden                     ``none`` if the client spoke chat; else dropped: most models refuse the word
 images by file id, sounds by URL       refused, 400
 documents by URL                       refused, 400
@@ -37,6 +39,7 @@ from gateway.dialects.call import (
     Call,
     Encoded,
     Format,
+    Marked,
     Media,
     Message,
     Part,
@@ -47,11 +50,13 @@ from gateway.dialects.call import (
     ToolCall,
     ToolChoice,
     ToolResult,
+    Ttl,
 )
 from gateway.dialects.chat_shapes import AUDIO_MIMES
 from gateway.dialects.chat_writer import details, tool_call_document
-from gateway.dialects.field_names import client_name
+from gateway.dialects.field_names import client_name, is_top_level
 from gateway.dialects.provider import Quirks
+from gateway.dialects.signatures import is_googles
 
 CONTINUE_FINAL = "continue_final_message"  # vLLM's way to ask for a prefill: of the request, not of the message
 _AUDIO_FORMATS = {mime: name for name, mime in AUDIO_MIMES.items()} | {"audio/x-wav": "wav", "audio/mp3": "mp3"}
@@ -110,6 +115,8 @@ def _sampling(call: Call, body: dict[str, Any], quirks: Quirks, dropped: list[st
             body["reasoning_effort"] = effort
         elif call.thinking.off:
             dropped.append(client_name(call.dialect, "reasoning_effort"))
+        if call.thinking.show is not None:
+            dropped.append(client_name(call.dialect, "show_thoughts"))
 
 
 def _effort(thinking: Thinking, dialect: str) -> str:
@@ -160,6 +167,8 @@ def _extra(call: Call, body: dict[str, Any], dropped: list[str]) -> None:
         if name == "stream_options" and call.dialect == "openai":
             if "stream_options" in body:
                 body["stream_options"] = {**value, **body["stream_options"]}
+        elif not is_top_level(name):
+            dropped.append(name)
         elif call.dialect == "openai" or (call.dialect == "openai-responses" and name in _SHARED):
             body[name] = value
         else:
@@ -172,13 +181,14 @@ def _messages(call: Call, quirks: Quirks, dropped: list[str]) -> list[dict[str, 
         made.append({"role": quirks.system_role, "content": "\n\n".join(text.text for text in call.system)})
         for text in call.system:
             _drop_cached(text.cached, dropped)
-    for message in call.messages:
+    for place, message in enumerate(call.messages):
         if message.role == "assistant":
-            made.append(_assistant(message, quirks))
+            param = f"{client_name(call.dialect, 'messages')}[{place}]"
+            made.append(_assistant(message, quirks, param, dropped))
         else:
             made += _asked(message, quirks, dropped)
         for part in message.parts:
-            _drop_cached(isinstance(part, Text | Media) and part.cached, dropped)
+            _drop_cached(isinstance(part, Marked) and part.cached, dropped)
     if call.prefill:
         _ask_to_go_on(made, quirks)
     return made
@@ -261,7 +271,9 @@ def _file(part: Media) -> dict[str, Any]:
     return {"filename": name, "file_data": f"data:{part.mime or 'application/pdf'};base64,{part.data}"}
 
 
-def _assistant(message: Message, quirks: Quirks) -> dict[str, Any]:
+def _assistant(message: Message, quirks: Quirks, param: str, dropped: list[str]) -> dict[str, Any]:
+    if any(isinstance(part, Media | ToolResult) for part in message.parts):
+        raise _unsupported("a turn of the assistant's has neither media nor results here")
     text = "".join(part.text for part in message.parts if isinstance(part, Text))
     refusal = "".join(part.text for part in message.parts if isinstance(part, Refusal))
     calls = [
@@ -274,8 +286,12 @@ def _assistant(message: Message, quirks: Quirks) -> dict[str, Any]:
         said["name"] = message.name
     if refusal:
         said["refusal"] = refusal
-    if quirks.reasoning_back and quirks.reasoning_field:
-        _think(said, [part for part in message.parts if isinstance(part, Reasoning)], quirks.reasoning_field)
+    thoughts = [part for part in message.parts if isinstance(part, Reasoning)]
+    back = quirks.reasoning_field if quirks.reasoning_back else ""
+    if back:
+        _think(said, thoughts, back)
+    if any(not back or _is_lost(thought, back) for thought in thoughts):
+        dropped.append(f"{param}.reasoning")
     if calls:
         said["tool_calls"] = calls
     return said
@@ -289,13 +305,19 @@ def _think(said: dict[str, Any], thoughts: list[Reasoning], name: str) -> None:
         return
     found: list[dict[str, Any]] = []
     for thought in thoughts:
-        if thought.signature or thought.redacted:
+        if (thought.signature or thought.redacted) and not is_googles(thought.signature):
             found += details(thought.text, thought.signature, thought.redacted, thought.id, len(found))
     if found:
         said["reasoning_details"] = found
 
 
-def _drop_cached(cached: bool, dropped: list[str]) -> None:
+def _is_lost(thought: Reasoning, name: str) -> bool:
+    """Whether not all of it goes back: only OpenRouter takes signatures, and only those of who made them."""
+    sealed = bool(thought.signature or thought.redacted)
+    return sealed and (name != "reasoning" or is_googles(thought.signature))
+
+
+def _drop_cached(cached: Ttl | bool, dropped: list[str]) -> None:
     if cached:
         dropped.append("cache_control")
 

@@ -1,7 +1,7 @@
 """The shapes of an OpenAI chat request, checked as they are decoded; what they mean is in ``chat_call``.
 
-A field that is not named here is not looked at. Those that clients of compatible providers send are (``reasoning``,
-``thinking``, ``video_url``, ``prefix``); see the table in ``chat_call``.
+A field that is not named here is dropped, and named as such. Those that clients of compatible providers send are
+(``reasoning``, ``thinking``, ``video_url``, ``prefix``); see the table in ``chat_call``.
 
 Source: the types of OpenAI's Python client; OpenRouter, Mistral and DeepSeek API references.
 """
@@ -12,18 +12,31 @@ from typing import Any, Literal
 
 import msgspec
 
-from gateway.dialects.call import Media, Part, Reasoning, Refusal, Text, Tool
+from gateway.dialects.call import DEFAULT_TTL, Media, Part, Reasoning, Refusal, Text, Tool, Ttl
 
 AUDIO_MIMES = {"wav": "audio/wav", "mp3": "audio/mpeg"}  # input_audio.format
 
 
+class CacheControl(msgspec.Struct):
+    type: str = ""
+    ttl: Literal["5m", "1h"] | None = None
+
+
+class Breakpoint(msgspec.Struct):
+    """OpenAI's own mark; its ``ttl`` has other values than anybody else's."""
+
+    mode: str = ""
+
+
 class Cached(msgspec.Struct, kw_only=True):
-    cache_control: dict[str, Any] | None = None
-    prompt_cache_breakpoint: dict[str, Any] | None = None
+    cache_control: CacheControl | None = None
+    prompt_cache_breakpoint: Breakpoint | None = None
 
     @property
-    def cached(self) -> bool:
-        return bool(self.cache_control or self.prompt_cache_breakpoint)
+    def cached(self) -> Ttl:
+        if self.cache_control is not None:
+            return self.cache_control.ttl or DEFAULT_TTL
+        return DEFAULT_TTL if self.prompt_cache_breakpoint is not None else ""
 
 
 class TextPart(Cached, tag="text", tag_field="type", kw_only=True):
@@ -164,10 +177,9 @@ class ToolFunction(msgspec.Struct):
     strict: bool | None = None
 
 
-class ChatTool(msgspec.Struct, kw_only=True):
+class ChatTool(Cached, kw_only=True):
     type: Literal["function"] = "function"
     function: ToolFunction
-    cache_control: dict[str, Any] | None = None
 
     def read(self) -> Tool:
         said = self.function
@@ -176,7 +188,7 @@ class ChatTool(msgspec.Struct, kw_only=True):
             description=said.description or "",
             schema=said.parameters or {},
             strict=said.strict,
-            cached=bool(self.cache_control),
+            cached=self.cached,
         )
 
 

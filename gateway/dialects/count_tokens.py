@@ -44,7 +44,7 @@ class CountTokensVoice(AnthropicVoice):
         check_version(self._opening)
         return parse_request(body, counts_only=True)
 
-    def prepare(self, request: Request, dialect: ProviderDialect, model: str, *, keep: bool) -> Asking:
+    def prepare(self, request: AnthropicRequest, dialect: ProviderDialect, model: str, *, keep: bool) -> Asking:
         if dialect.wire != self.dialect:
             answer = _encode({"input_tokens": estimated_tokens(call_of(request)), "estimated": True})
             ready = Whole(body=answer, usage=Usage(estimated=True))

@@ -23,6 +23,7 @@ _GEMINI_CONFIG: Final = {
     "top_logprobs": "logprobs",
     "response_format": "responseSchema",
     "reasoning_effort": "thinkingConfig",
+    "show_thoughts": "thinkingConfig.includeThoughts",
 }
 _NAMES: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
     {
@@ -30,11 +31,14 @@ _NAMES: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
             "reasoning_effort": "reasoning",
             "response_format": "text.format",
             "max_tokens": "max_output_tokens",
+            "show_thoughts": "reasoning.summary",
             "messages": "input",
         },
         "anthropic": {
             "reasoning_effort": "thinking",
+            "show_thoughts": "thinking.display",
             "response_format": "output_config.format",
+            "filename": "title",
             "stop": "stop_sequences",
             "user": "metadata.user_id",
         },
@@ -42,9 +46,16 @@ _NAMES: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
             **{name: f"generationConfig.{theirs}" for name, theirs in _GEMINI_CONFIG.items()},
             "messages": "contents",
             "tool_choice": "toolConfig",
+            "service_tier": "serviceTier",
+            "filename": "displayName",
         },
     }
 )
+
+
+def is_top_level(name: str) -> bool:
+    """Whether a name in ``Call.extra`` is that of a field of the document itself, and not of one within another."""
+    return "." not in name and "[" not in name
 
 
 def client_name(dialect: str, field: str) -> str:

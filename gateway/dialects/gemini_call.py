@@ -16,10 +16,12 @@ calls without an ``id``                        get one by their place; a respons
 ``response: {"output": …}``, ``{"result": …}`` its value; ``{"error": …}`` marks the result as an error; else all of it
                                                as JSON text
 a text's ``thoughtSignature``                  a :class:`Reasoning` of the signature alone, behind the text
+signatures                                     marked as Google's; what the gateway wrapped is unwrapped
 ``allowedFunctionNames``                       one with mode ANY is a named choice; of several, only those tools pass
-mode ``VALIDATED``                             ``auto``
+mode ``VALIDATED``                             ``auto``, and named as dropped
 ``thinkingBudget`` 0                           thinking is off
-``videoMetadata``, ``mediaResolution``,        ``extra``: dropped and named
+anything but text in ``systemInstruction``     refused, 400
+``videoMetadata``, ``mediaResolution``,        ``extra``: dropped and named by their place
 ``safetySettings``, ``labels``, ``store``,
 ``speechConfig`` and all else
 =============================================  ======================================================================
@@ -50,11 +52,14 @@ from gateway.dialects.gemini_shapes import (
     camel,
     standard_base64,
 )
+from gateway.dialects.responses_marks import Kind
+from gateway.dialects.signatures import mark_googles, unwrap
+from gateway.dialects.unknown import Known
 
-_KNOWN = frozenset(field.encode_name for field in msgspec.structs.fields(Document)) | {"model"}
-_KNOWN_CONFIG = frozenset(field.encode_name for field in msgspec.structs.fields(GenerationConfig))
+_KNOWN = Known(Document)
+_KNOWN_TOOLS = Known(list[FunctionDeclaration])
+_NONE = FunctionCallingConfig()
 _FOREIGN = ("executable_code", "code_execution_result", "tool_call", "tool_response")
-_EXTRA = (("video_metadata", "videoMetadata"), ("media_resolution", "mediaResolution"))
 _TIERS = {"standard": "default", "unspecified": ""}
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -75,17 +80,19 @@ def gemini_call(fields: Mapping[str, msgspec.Raw], *, model: str, stream: bool) 
     said = _convert(written, Document)
     config = said.generation_config or GenerationConfig()
     _check(said, config)
+    system = _instructions(said.system_instruction, "systemInstruction") if said.system_instruction else []
     turns = _Turns()
     for place, content in enumerate(said.contents):
         turns.add(content, place)
-    choice, tools = _tool_choice(said, _tools(said.tools or []))
-    extra = {name: value for name, value in written.items() if name not in _KNOWN and value is not None}
-    own = written.get("generationConfig") or {}
-    extra |= {f"generationConfig.{name}": value for name, value in own.items() if name not in _KNOWN_CONFIG}
+    extra = dict(_KNOWN.others(written))
+    extra.pop("model", None)
+    choice, tools = _tool_choice(said, _tools(said.tools or [], extra))
+    if said.tool_config is not None and (said.tool_config.function_calling_config or _NONE).mode == "VALIDATED":
+        extra["toolConfig.functionCallingConfig.mode"] = "VALIDATED"
     return Call(
         model=model,
         messages=tuple(turns.messages),
-        system=_system(said.system_instruction, turns.system),
+        system=(*system, *turns.system),
         stream=stream,
         include_usage=True,
         max_tokens=config.max_output_tokens,
@@ -104,7 +111,7 @@ def gemini_call(fields: Mapping[str, msgspec.Raw], *, model: str, stream: bool) 
         format=_format(config),
         thinking=_thinking(config.thinking_config),
         service_tier=_TIERS.get(said.service_tier or "", said.service_tier or ""),
-        extra=extra | turns.extra,
+        extra=extra,
         dialect="gemini",
     )
 
@@ -136,7 +143,6 @@ class _Turns:
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self.system: list[Text] = []
-        self.extra: dict[str, Any] = {}
         self._open: list[tuple[str, str]] = []  # id and name of calls without a response
         self._count = 0
 
@@ -145,7 +151,7 @@ class _Turns:
         for index, part in enumerate(content.parts or ()):
             self._add_part(part, f"contents[{place}].parts[{index}]", parts)
         if content.role == "system":
-            self.system += [part for part in parts if isinstance(part, Text)]
+            self.system += _instructions(content, f"contents[{place}]")
         elif parts:
             role: calls.Role = "assistant" if content.role == "model" else "user"
             self.messages.append(Message(role=role, parts=tuple(parts)))
@@ -153,10 +159,10 @@ class _Turns:
     def _add_part(self, part: Part, where: str, parts: list[calls.Part]) -> None:
         if any(getattr(part, name) is not None for name in _FOREIGN):
             raise _unsupported(where, "only Google's own tools make and understand this; leave the part out")
-        self.extra |= {f"contents.parts.{theirs}": True for ours, theirs in _EXTRA if getattr(part, ours) is not None}
         signature = standard_base64(part.thought_signature or "")
         if part.thought:
-            _think(part.text or "", signature, parts)
+            kind, proof = unwrap(signature)
+            _think(part.text or "", kind, proof if kind else mark_googles(signature), parts)
         elif part.function_call is not None:
             self._count += 1
             id, name = part.function_call.id or f"call_{self._count}", part.function_call.name
@@ -173,7 +179,7 @@ class _Turns:
             if part.text:
                 parts.append(Text(text=part.text))
             if signature:
-                parts.append(Reasoning(signature=signature))
+                parts.append(Reasoning(signature=mark_googles(signature)))
 
     def _result(self, said: FunctionResponse, where: str) -> ToolResult:
         id = said.id or next((id for id, name in self._open if name == said.name), None)
@@ -192,13 +198,16 @@ class _Turns:
         return ToolResult(id=id, name=said.name, content=tuple(content), is_error=is_error)
 
 
-def _think(text: str, signature: str, parts: list[calls.Part]) -> None:
+def _think(text: str, kind: Kind | None, proof: str, parts: list[calls.Part]) -> None:
     """One thought: a stream hands it out in pieces, the last of which has the signature."""
+    if kind == "redacted":
+        parts.append(Reasoning(text=text, redacted=proof))
+        return
     last = parts[-1] if parts else None
-    if isinstance(last, Reasoning) and not last.signature:
-        parts[-1] = Reasoning(text=last.text + text, signature=signature)
+    if isinstance(last, Reasoning) and not last.signature and not last.redacted:
+        parts[-1] = Reasoning(text=last.text + text, signature=proof)
     else:
-        parts.append(Reasoning(text=text, signature=signature))
+        parts.append(Reasoning(text=text, signature=proof))
 
 
 def _result_text(response: dict[str, Any]) -> tuple[str, bool]:
@@ -209,12 +218,14 @@ def _result_text(response: dict[str, Any]) -> tuple[str, bool]:
     return value if isinstance(value, str) else _encode(value).decode(), is_error
 
 
-def _system(content: Content | None, more: list[Text]) -> tuple[Text, ...]:
-    parts = (content.parts or ()) if content is not None else ()
-    return (*(Text(text=part.text) for part in parts if part.text), *more)
+def _instructions(content: Content, where: str) -> list[Text]:
+    for index, part in enumerate(content.parts or ()):
+        if part.text is None and part != Part():
+            raise _unsupported(f"{where}.parts[{index}]", "instructions are text here, and nothing else")
+    return [Text(text=part.text) for part in content.parts or () if part.text]
 
 
-def _tools(said: list[dict[str, Any]]) -> list[Tool]:
+def _tools(said: list[dict[str, Any]], extra: dict[str, Any]) -> list[Tool]:
     made: list[Tool] = []
     for place, tool in enumerate(said):
         foreign = next(
@@ -224,6 +235,7 @@ def _tools(said: list[dict[str, Any]]) -> list[Tool]:
             raise _unsupported(f"tools[{place}].{foreign}", "only Google has this tool")
         where = f"tools[{place}].functionDeclarations"
         declared = _convert(tool.get("functionDeclarations") or [], list[FunctionDeclaration], where)
+        extra.update(_KNOWN_TOOLS.others(tool.get("functionDeclarations"), where))
         made += [_tool(each) for each in declared]
     return made
 
@@ -235,7 +247,7 @@ def _tool(said: FunctionDeclaration) -> Tool:
 
 def _tool_choice(said: Document, tools: list[Tool]) -> tuple[ToolChoice | None, tuple[Tool, ...]]:
     config = said.tool_config.function_calling_config if said.tool_config is not None else None
-    config = config or FunctionCallingConfig()
+    config = config or _NONE
     allowed = config.allowed_function_names or []
     if config.mode == "ANY" and len(allowed) == 1:
         return ToolChoice(mode="named", name=allowed[0]), tuple(tools)

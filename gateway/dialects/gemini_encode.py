@@ -6,7 +6,7 @@ What a call may have, and what becomes of it:
 ``tools[].schema``                       ``parametersJsonSchema``, as it is: it takes JSON Schema with ``$ref``,
                                          ``anyOf``, ``additionalProperties`` … and passes over what it does not know,
                                          while ``parameters`` would refuse it
-``tools[].strict``                       left out: arguments follow the schema as closely as the model can
+``tools[].strict``                       dropped and named: arguments follow the schema as closely as the model can
 ``tool_choice`` named                    mode ``ANY`` with that one name
 ``parallel_tools`` false                 dropped and named; true is what Gemini does
 JSON schema for the answer               ``responseJsonSchema``; its name and ``strict`` mean nothing here
@@ -48,7 +48,7 @@ import msgspec
 
 from gateway.core.errors import RequestError
 from gateway.dialects.call import Call, Encoded, Format, Thinking, ToolChoice
-from gateway.dialects.field_names import client_name
+from gateway.dialects.field_names import client_name, is_top_level
 from gateway.dialects.gemini_turns import Turns
 from gateway.dialects.provider import Quirks
 
@@ -74,6 +74,7 @@ _TIERS = {
 _BUDGETS = {"minimal": 1024, "low": 1024, "medium": 8192, "high": 24576, "xhigh": 24576, "max": 24576}
 _LEVELS = {"minimal": "MINIMAL", "low": "LOW", "medium": "MEDIUM", "high": "HIGH", "xhigh": "HIGH", "max": "HIGH"}
 _OLDER = re.compile(r"gemini-[12](?!\d)")
+_CONFIG = "generationConfig."
 _encode = msgspec.json.Encoder().encode
 
 
@@ -105,8 +106,19 @@ def encode_gemini(call: Call, model: str, quirks: Quirks) -> Encoded:
             body["serviceTier"] = tier
     if call.user is not None:
         dropped.append(client_name(call.dialect, "user"))
-    dropped += call.extra
+    _add_extra(call, body, dropped)
     return Encoded(body=_encode(body), dropped=tuple(dict.fromkeys(dropped)))
+
+
+def _add_extra(call: Call, body: dict[str, Any], dropped: list[str]) -> None:
+    """The fields that only this dialect has, for a client of the same one, whose broken answer is gone on with."""
+    for name, value in call.extra.items():
+        if call.dialect == "gemini" and name.startswith(_CONFIG) and is_top_level(name.removeprefix(_CONFIG)):
+            body.setdefault("generationConfig", {})[name.removeprefix(_CONFIG)] = value
+        elif call.dialect == "gemini" and is_top_level(name):
+            body[name] = value
+        else:
+            dropped.append(name)
 
 
 def thinks_in_levels(model: str) -> bool:
@@ -181,6 +193,8 @@ def _tools(call: Call, body: dict[str, Any], dropped: list[str]) -> None:
         declared.append(function)
         if tool.cached:
             dropped.append("cache_control")
+        if tool.strict:
+            dropped.append("tools[].strict")
     if declared:
         body["tools"] = [{"functionDeclarations": declared}]
     if call.tool_choice is not None:

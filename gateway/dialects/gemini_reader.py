@@ -9,7 +9,8 @@ part, field                                        event
 =================================================  ===================================================================
 ``text``                                           ``TextDelta``
 ``text`` with ``thought: true``                    ``ReasoningDelta``
-``thoughtSignature`` of a text                     a ``ReasoningDelta`` of its own, behind the text
+``thoughtSignature`` of a text                     a ``ReasoningDelta`` of its own, behind the text; marked as Google's
+                                                   (``signatures``), as that of a thought
 ``functionCall``, with its ``thoughtSignature``    ``ToolCallStarted`` and all arguments at once; a call without an id
                                                    gets one from the response's id and its place
 ``promptFeedback.blockReason``                     ``Finished``, ``content_filter``
@@ -52,6 +53,7 @@ from gateway.dialects.events import (
 )
 from gateway.dialects.gemini_tokens import logprobs_of, usage_of
 from gateway.dialects.provider import BadAnswer
+from gateway.dialects.signatures import mark_googles
 from gateway.dialects.sse import EventSplitter, event_data, split_events
 
 FILTERED = frozenset(
@@ -192,13 +194,13 @@ class GeminiReader:
         text = _str(part, "text")
         if part.get("thought") is True:
             if text or signature:
-                made.append(ReasoningDelta(text, signature, choice=index))
+                made.append(ReasoningDelta(text, mark_googles(signature), choice=index))
             return logprobs
         if text:
             made.append(TextDelta(text, index, logprobs or None))
             logprobs = []
         if signature:
-            made.append(ReasoningDelta("", signature, choice=index))
+            made.append(ReasoningDelta("", mark_googles(signature), choice=index))
         return logprobs
 
     def _call(self, call: dict[str, Any], signature: str, index: int, state: _Candidate, made: list[Event]) -> None:

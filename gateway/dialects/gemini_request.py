@@ -23,6 +23,7 @@ from gateway.dialects.gemini_call import gemini_call
 from gateway.dialects.json_limits import check_structure, count_in
 from gateway.dialects.openai_chat import not_json, wrong_field
 from gateway.dialects.provider import Quirks
+from gateway.dialects.signatures import WRAPPED, is_wrapped
 
 MAX_CONTENTS = 10_000
 MAX_CANDIDATES = 128
@@ -35,6 +36,12 @@ class _Part(msgspec.Struct, gc=False):
 
     text: msgspec.Raw = msgspec.Raw()
     thought: bool | None = None
+
+
+class _Thought(msgspec.Struct):
+    thought: bool | None = None
+    thoughtSignature: str = ""
+    thought_signature: str = ""
 
 
 class _Content(msgspec.Struct):
@@ -59,6 +66,8 @@ _head = msgspec.json.Decoder(_Head, strict=False)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _raw_contents = msgspec.json.Decoder(list[dict[str, msgspec.Raw]] | dict[str, msgspec.Raw])
 _raw_parts = msgspec.json.Decoder(list[msgspec.Raw] | dict[str, msgspec.Raw] | None)
+_thought = msgspec.json.Decoder(_Thought, strict=False)
+_WRAPPED = b'"' + WRAPPED.encode()
 _role = msgspec.json.Decoder(str | None)
 _text = msgspec.json.Decoder(str)
 _encode = msgspec.json.Encoder().encode
@@ -138,7 +147,15 @@ class GeminiRequest:
 
     def encode_as_is(self, model: str, quirks: Quirks) -> bytes:
         """The client's document for a provider of the same dialect; the model is the path's business."""
-        return _encode({name: value for name, value in self.fields.items() if name not in quirks.drops})
+        fields: dict[str, Any] = {name: value for name, value in self.fields.items() if name not in quirks.drops}
+        if self.has_others_thoughts:
+            fields["contents"] = _without_others(fields["contents"])
+        return _encode(fields)
+
+    @property
+    def has_others_thoughts(self) -> bool:
+        """Whether earlier turns have thoughts of other makers: Google refuses what it did not sign."""
+        return _WRAPPED in bytes(self.fields["contents"])
 
 
 def parse_request(body: bytes, *, model: str, stream: bool) -> GeminiRequest:
@@ -168,6 +185,29 @@ def parse_request(body: bytes, *, model: str, stream: bool) -> GeminiRequest:
         fields=fields,
         last_user_text=_last_user_text(head.contents if isinstance(head.contents, list) else [head.contents]),
     )
+
+
+def _without_others(contents: msgspec.Raw) -> list[dict[str, Any]]:
+    """The turns without the thoughts that somebody else has made, all else as the client wrote it."""
+    said = _raw_contents.decode(contents)
+    kept: list[dict[str, Any]] = []
+    for content in said if isinstance(said, list) else [said]:
+        given = _raw_parts.decode(content.get("parts", b"null"))
+        parts: list[Any] = given if isinstance(given, list) else [given] if given else []
+        own = [part for part in parts if not _is_others(_encode(part))]
+        if own or not parts:
+            kept.append({**content, "parts": own} if len(own) < len(parts) else {**content})
+    return kept
+
+
+def _is_others(part: bytes) -> bool:
+    if _WRAPPED not in part:
+        return False
+    try:
+        said = _thought.decode(part)
+    except msgspec.MsgspecError:
+        return False
+    return bool(said.thought) and is_wrapped(said.thoughtSignature or said.thought_signature)
 
 
 def _message_role(content: dict[str, msgspec.Raw]) -> str:

@@ -120,8 +120,6 @@ class Part(Shape):
     code_execution_result: Any = None
     tool_call: Any = None
     tool_response: Any = None
-    video_metadata: Any = None
-    media_resolution: Any = None
 
 
 class Content(Shape):

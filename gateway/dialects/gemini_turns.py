@@ -9,14 +9,15 @@ in a call                            here
 media as data                        ``inlineData``; without a type the commonest of its kind is said
 media by URL                         ``fileData``, fetched by Google; its type is guessed from the name's ending
 file ids                             ``fileData`` for Google's own (``files/…``); others refused, 400
-``image_url.detail``                 left out
+``image_url.detail``, names          dropped and named
 media in a tool's result             follow the results in the same turn: not every model takes them inside
 a tool's result                      ``response: {"output": …}``, or ``{"error": …}``; JSON objects and lists as such
 a result without a tool's name       gets it from the earlier call with its id; refused, 400, if there is none
 arguments that are no JSON object    refused, 400
 refusals                             text
-thoughts                             left out: Gemini asks for none of them, and takes no other model's signature
-a signature without a thought        back to the text before it (or else behind it): that is how Gemini 3 signs texts
+thoughts                             dropped and named: Gemini asks for none of them, and refuses others' signatures
+a signature of Google's without a    back to the text before it (or else behind it): that is how Gemini 3 signs texts
+thought
 a call's signature                   ``thoughtSignature``
 calls without one                    from Gemini 3 on the first of a turn gets :data:`UNSIGNED`, without which a
                                      conversation that another model began would be refused
@@ -35,6 +36,7 @@ import msgspec
 from gateway.core.errors import RequestError
 from gateway.dialects.call import (
     Call,
+    Marked,
     Media,
     Message,
     Part,
@@ -45,6 +47,7 @@ from gateway.dialects.call import (
     ToolResult,
 )
 from gateway.dialects.field_names import client_name
+from gateway.dialects.signatures import googles
 
 UNSIGNED = "skip_thought_signature_validator"  # documented, for calls that Gemini itself did not make
 _COMMON_MIMES = {"image": "image/jpeg", "audio": "audio/wav", "video": "video/mp4", "file": "application/pdf"}
@@ -90,22 +93,22 @@ class Turns:
         self.system: list[dict[str, Any]] = [{"text": text.text} for text in call.system if text.text]
         self.contents: list[dict[str, Any]] = []
         self.dropped: list[str] = []
+        self._dialect = call.dialect
         self._field = client_name(call.dialect, "messages")
         self._signs = signs
         self._names = _names_of(call.messages)
         if any(text.cached for text in call.system):
             self.dropped.append("cache_control")
-        for message in call.messages:
-            self._add(message)
+        for place, message in enumerate(call.messages):
+            self._add(message, f"{self._field}[{place}]")
 
-    def _add(self, message: Message) -> None:
-        if any(isinstance(part, Text | Media) and part.cached for part in message.parts):
-            self.dropped.append("cache_control")
+    def _add(self, message: Message, param: str) -> None:
+        self._leave_out(message, param)
         if message.role == "system":
             self.system += [{"text": part.text} for part in message.parts if isinstance(part, Text) and part.text]
             return
         if message.role == "assistant":
-            role, parts = "model", self._said(message)
+            role, parts = "model", self._said(message, param)
         else:
             role, parts = "user", self._asked(message)
         if not parts:
@@ -114,6 +117,22 @@ class Turns:
             self.contents[-1]["parts"] += parts
         else:
             self.contents.append({"role": role, "parts": parts})
+
+    def _leave_out(self, message: Message, param: str) -> None:
+        """Name what has no counterpart."""
+        if message.name:
+            self.dropped.append(f"{param}.name")
+        for part in message.parts:
+            inner = part.content if isinstance(part, ToolResult) else ()
+            for each in (part, *inner):
+                if isinstance(each, Marked) and each.cached:
+                    self.dropped.append("cache_control")
+                if isinstance(each, Media) and each.detail not in ("", "auto"):
+                    self.dropped.append(f"{param}.detail")
+                if isinstance(each, Media) and each.name:
+                    self.dropped.append(f"{param}.{client_name(self._dialect, 'filename')}")
+            if isinstance(part, Reasoning) and (part.text or part.redacted or not googles(part.signature)):
+                self.dropped.append(f"{param}.reasoning")
 
     def _asked(self, message: Message) -> list[dict[str, Any]]:
         """A user's turn; results come first."""
@@ -127,18 +146,21 @@ class Turns:
                 rest += self._part(part)
         return results + rest
 
-    def _said(self, message: Message) -> list[dict[str, Any]]:
+    def _said(self, message: Message, param: str) -> list[dict[str, Any]]:
         """A turn of the model's, with signatures where they belong."""
         parts: list[dict[str, Any]] = []
         waiting = ""
         for part in message.parts:
+            if isinstance(part, ToolResult):
+                raise RequestError("invalid_request", 400, f"{param}: a result is the user's to give", param=param)
             if isinstance(part, Reasoning):
-                if part.signature and not part.text and not part.redacted:
+                signature = googles(part.signature)
+                if signature and not part.text:
                     last = parts[-1] if parts else {}
                     if "text" in last and "thoughtSignature" not in last:
-                        last["thoughtSignature"] = part.signature
+                        last["thoughtSignature"] = signature
                     else:
-                        waiting = part.signature
+                        waiting = signature
                 continue
             made = self._part(part)
             if made and waiting and "text" in made[0]:
@@ -183,8 +205,6 @@ class Turns:
             why = f"the result {part.id!r} belongs to no earlier call, and this provider wants the tool's name"
             raise RequestError("invalid_request", 400, f"{self._field}: {why}", param=self._field)
         text = "\n".join(piece.text for piece in part.content if isinstance(piece, Text))
-        if any(piece.cached for piece in part.content):
-            self.dropped.append("cache_control")
         value: Any = msgspec.Raw(text.encode()) if isinstance(_json(text), dict | list) else text
         made: dict[str, Any] = {"name": name, "response": {"error" if part.is_error else "output": value}}
         if part.id:

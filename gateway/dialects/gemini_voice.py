@@ -80,7 +80,7 @@ class GeminiVoice:
         return Asking(
             path=dialect.path(model, stream=request.stream),
             body=request.encode_as_is(model, dialect.quirks),
-            dropped=tuple(name for name in dialect.quirks.drops if name in request.fields),
+            dropped=_dropped(request, dialect),
             stream=stream,
             passes=True,
         )
@@ -111,6 +111,12 @@ class GeminiVoice:
 
     def error(self, error: GatewayError) -> dict[str, Any]:
         return error_document(error)
+
+
+def _dropped(request: GeminiRequest, dialect: ProviderDialect) -> tuple[str, ...]:
+    """What a request is passed on without."""
+    names = [name for name in dialect.quirks.drops if name in request.fields]
+    return (*names, "contents.parts.thought") if request.has_others_thoughts else tuple(names)
 
 
 def stream_type(opening: Opening) -> bytes:

@@ -9,9 +9,10 @@ What an answer has and this dialect has not, or says in another way:
 ================================  ==============================================================================
 a refusal in words                text; finish reason STOP
 thoughts                          text parts with ``thought: true``
-their signature                   ``thoughtSignature`` of the thought's last part; without a thought, of an empty text
-signatures that are no base64     left out: clients decode them
-redacted thoughts                 left out
+their signature                   ``thoughtSignature`` of the thought's last part; of Google's without a thought, of an
+                                  empty text
+others' signatures, redacted      wrapped in base64 (``signatures``): clients decode them, hand them back, and they
+thoughts                          find their way to who made them
 arguments that are no object      no call: finish reason MALFORMED_FUNCTION_CALL, or MAX_TOKENS if that cut them
 finish ``content_filter``         SAFETY
 finish ``refusal``                STOP if it was said in words, else SAFETY
@@ -49,6 +50,7 @@ from gateway.dialects.events import (
 )
 from gateway.dialects.gemini_frame import Frame
 from gateway.dialects.gemini_tokens import logprobs_document, usage_document
+from gateway.dialects.signatures import googles, is_wrapped, wrap
 from gateway.dialects.sse import MAX_EVENT_BYTES, EventTooLong
 
 MAX_HELD_CHARS = MAX_EVENT_BYTES
@@ -147,17 +149,17 @@ class GeminiWriter:
         return self._piece(event.choice, {"text": event.text}, event.logprobs)
 
     def _thought(self, event: ReasoningDelta) -> list[bytes]:
-        signature = event.signature if _BASE64.fullmatch(event.signature) else ""
+        signature = _signature(event.signature, event.redacted)
         if not event.text and not signature:
             return []
         before = self._calls(event.choice)
         said = self._said(event.choice)
         part: dict[str, Any] = {"text": event.text}
-        if event.text or said.thinking:
+        if event.text or said.thinking or is_wrapped(signature):
             part["thought"] = True
         if signature:
             part["thoughtSignature"] = signature
-        said.thinking = not event.signature
+        said.thinking = not (event.signature or event.redacted)
         return [*before, self._piece(event.choice, part)]
 
     def _gather(self, event: ArgumentsDelta) -> None:
@@ -239,14 +241,25 @@ def _candidate(index: int, choice: Choice) -> dict[str, Any]:
 
 def _add_thought(block: ReasoningBlock, parts: list[dict[str, Any]]) -> None:
     """A thought, or a signature that belongs to the text before it."""
-    signature = {"thoughtSignature": block.signature} if _BASE64.fullmatch(block.signature) else {}
+    sealed = _signature(block.signature, block.redacted)
+    signature = {"thoughtSignature": sealed} if sealed else {}
     last = parts[-1] if parts else {}
-    if block.text:
+    if block.text or is_wrapped(sealed):
         parts.append({"text": block.text, "thought": True, **signature})
     elif signature and "text" in last and not {"thought", "thoughtSignature"} & last.keys():
         last.update(signature)
     elif signature:
         parts.append({"text": "", **signature})
+
+
+def _signature(signature: str, redacted: str) -> str:
+    """``thoughtSignature`` of a thought: Google's own as it is, what others made in a form that says so."""
+    if redacted:
+        return wrap("redacted", redacted)
+    own = googles(signature)
+    if own:
+        return own if _BASE64.fullmatch(own) else ""
+    return wrap("signature", signature) if signature else ""
 
 
 def call_part(id: str, name: str, arguments: str, signature: str) -> dict[str, Any] | None:

@@ -9,7 +9,8 @@ sounds, videos                         refused, 400
 ``stop``, ``seed``, penalties,         dropped and named
 ``top_k``
 thoughts in earlier turns              reasoning items, where OpenAI encrypted them (their id begins with ``rs_`` or
-                                       the text with ``gAAAA``); those of other providers are left out: it refuses them
+                                       the text with ``gAAAA``); those of other providers are dropped and named: it
+                                       refuses them
 ``cached`` marks, names of messages,   dropped and named; this provider caches by itself
 an error mark on a tool's result
 thinking budget                        ``reasoning.effort``: ``low`` to 1,024 tokens, ``medium`` to 8,192, else ``high``

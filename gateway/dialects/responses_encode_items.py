@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gateway.core.errors import RequestError
-from gateway.dialects.call import Call, Media, Message, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
+from gateway.dialects.call import Call, Marked, Media, Message, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
 from gateway.dialects.field_names import client_name
 from gateway.dialects.provider import Quirks
 
@@ -27,8 +27,8 @@ def input_items(call: Call, quirks: Quirks, dropped: dict[str, None]) -> list[It
         RequestError: 400 ``unsupported_by_provider``.
     """
     making = _Making(call, quirks, dropped)
-    for message in call.messages:
-        making.add(message)
+    for place, message in enumerate(call.messages):
+        making.add(message, place)
     return making.items
 
 
@@ -41,9 +41,13 @@ class _Making:
         self._quirks = quirks
         self._dropped = dropped
 
-    def add(self, message: Message) -> None:
+    def add(self, message: Message, place: int) -> None:
         if message.name:
             self._dropped["name"] = None
+        if any(isinstance(part, Marked) and part.cached for part in message.parts):
+            self._dropped["cache_control"] = None
+        if any(isinstance(part, Reasoning) and not _is_openais(part) for part in message.parts):
+            self._dropped[f"{self._param}[{place}].reasoning"] = None
         if message.role == "assistant":
             self._add_answer(message.parts)
         else:
@@ -70,7 +74,7 @@ class _Making:
         return {"type": "function_call_output", "call_id": part.id, "output": output}
 
     def _content(self, part: Part) -> Item:
-        if isinstance(part, Text | Media) and part.cached:
+        if isinstance(part, Marked) and part.cached:
             self._dropped["cache_control"] = None
         match part:
             case Text() | Refusal() | Reasoning():
@@ -96,8 +100,6 @@ class _Making:
         said: list[Item] = []
         for part in parts:
             if isinstance(part, Text):
-                if part.cached:
-                    self._dropped["cache_control"] = None
                 said.append({"type": "output_text", "text": part.text, "annotations": []})
             elif isinstance(part, Refusal):
                 said.append({"type": "refusal", "refusal": part.text})
@@ -126,9 +128,9 @@ class _Making:
 
     def _think(self, part: Reasoning) -> None:
         """Thoughts that OpenAI encrypted; a summary and what it sums up may come as two parts of one id."""
-        known = part.id.startswith("rs_")
-        if not known and not part.redacted.startswith(FERNET):
+        if not _is_openais(part):
             return
+        known = part.id.startswith("rs_")
         summary = [{"type": "summary_text", "text": part.text}] if part.text else []
         last = self.items[-1] if self.items else {}
         if known and last.get("type") == "reasoning" and last.get("id") == part.id:
@@ -145,6 +147,10 @@ class _Making:
 
     def _unsupported(self, why: str) -> RequestError:
         return RequestError("unsupported_by_provider", 400, f"{self._param}: {why}", param=self._param)
+
+
+def _is_openais(part: Reasoning) -> bool:
+    return part.id.startswith("rs_") or part.redacted.startswith(FERNET)
 
 
 def _data_url(part: Media, mime: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from gateway.dialects.call import Format, Media, Part, Refusal, Text, Tool
+from gateway.dialects.call import DEFAULT_TTL, Format, Media, Part, Refusal, Text, Tool, Ttl
 from gateway.dialects.chat_shapes import AUDIO_MIMES, AudioData, split_url
 
 
@@ -19,8 +19,8 @@ class Breakpoint(msgspec.Struct, kw_only=True):
     prompt_cache_breakpoint: dict[str, Any] | None = None
 
     @property
-    def cached(self) -> bool:
-        return bool(self.prompt_cache_breakpoint)
+    def cached(self) -> Ttl:
+        return DEFAULT_TTL if self.prompt_cache_breakpoint else ""
 
 
 class InputText(Breakpoint, tag="input_text", tag_field="type", kw_only=True):

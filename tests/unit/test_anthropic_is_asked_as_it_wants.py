@@ -154,7 +154,7 @@ def test_thoughts_go_back_only_where_anthropic_signed_them() -> None:
         ),
         (Media(kind="image", file_id="f"), {"type": "image", "source": {"type": "file", "file_id": "f"}}),
         (
-            Media(kind="file", data="JVBERi0xLjQ=", name="a.pdf", cached=True),
+            Media(kind="file", data="JVBERi0xLjQ=", name="a.pdf", cached="5m"),
             {
                 "type": "document",
                 "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0xLjQ="},
@@ -338,7 +338,7 @@ def test_without_tools_there_is_nothing_to_choose() -> None:
 
 
 def test_a_tool_has_a_schema_and_is_strict_where_the_model_can_be() -> None:
-    tool = Tool(name="t", strict=True, cached=True)
+    tool = Tool(name="t", strict=True, cached="5m")
     assert body_of(NEW, tools=(tool,))["tools"] == [
         {
             "name": "t",
@@ -384,9 +384,9 @@ def test_any_json_object_is_asked_for_in_words_and_said_to_be_no_guarantee() -> 
 
 
 def test_of_many_cache_marks_the_last_four_stay() -> None:
-    texts = [Text(text=str(i), cached=True) for i in range(3)]
+    texts = [Text(text=str(i), cached="5m") for i in range(3)]
     body = body_of(
-        NEW, turn("user", *texts), system=(Text(text="s", cached=True),), tools=(Tool(name="t", cached=True),)
+        NEW, turn("user", *texts), system=(Text(text="s", cached="5m"),), tools=(Tool(name="t", cached="5m"),)
     )
     assert "cache_control" not in body["tools"][0]
     assert "cache_control" in body["system"][0]

@@ -172,7 +172,7 @@ def test_media_are_read_from_each_of_their_sources() -> None:
     ) == (
         Media(kind="image", mime="image/png", data=PNG),
         Media(kind="image", url="https://example.com/a.png"),
-        Media(kind="image", file_id="file_1", cached=True),
+        Media(kind="image", file_id="file_1", cached="5m"),
         Media(kind="file", mime="application/pdf", data="JVBERi0=", name="T"),
         Media(kind="file", url="https://example.com/a.pdf"),
         Text(text="Terms"),
@@ -216,7 +216,7 @@ def test_tools_their_calls_and_results_are_read() -> None:
     )
     assert call.tools == (
         Tool(name="look", description="d", schema={"type": "object"}, strict=True),
-        Tool(name="wait", schema={"type": "object"}, cached=True),
+        Tool(name="wait", schema={"type": "object"}, cached="5m"),
     )
     assert (call.tool_choice, call.parallel_tools) == (ToolChoice(mode="named", name="look"), False)
     assert call.messages == (
@@ -311,7 +311,11 @@ def test_what_has_no_counterpart_is_kept_by_its_name() -> None:
             }
         ],
     )
-    assert call.extra == {"speed": "fast", "tools[0].defer_loading": True, "messages[0].content[0].citations": True}
+    assert call.extra == {
+        "speed": "fast",
+        "tools[0].defer_loading": True,
+        "messages[0].content[0].citations": {"enabled": True},
+    }
 
 
 def test_a_request_is_the_same_after_it_was_a_call() -> None:
@@ -371,3 +375,37 @@ def test_a_request_is_the_same_after_it_was_a_call() -> None:
     assert json.loads(Anthropic().encode(evolve(call, extra={}), "claude-opus-4-6").body).keys() == document.keys() - {
         "speed"
     }
+
+
+def test_marks_for_the_cache_keep_their_place_and_their_time() -> None:
+    hour = {"type": "ephemeral", "ttl": "1h"}
+    document = {
+        "model": "m",
+        "max_tokens": 9,
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "q", "cache_control": hour}]},
+            {
+                "role": "assistant",
+                "content": [
+                    {"type": "tool_use", "id": "t", "name": "look", "input": {}, "cache_control": {"type": "ephemeral"}}
+                ],
+            },
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "cache_control": hour}]},
+        ],
+    }
+    call = parse_request(json.dumps(document).encode()).call()
+    assert json.loads(Anthropic().encode(call, "m").body) == document
+
+
+@pytest.mark.parametrize(
+    ("role", "block"),
+    [
+        ("user", {"type": "thinking", "thinking": "hm", "signature": "s"}),
+        ("user", {"type": "tool_use", "id": "t", "name": "look", "input": {}}),
+        ("assistant", {"type": "tool_result", "tool_use_id": "t"}),
+    ],
+)
+def test_a_block_in_the_wrong_turn_is_refused_and_not_lost(role: str, block: dict[str, Any]) -> None:
+    with pytest.raises(RequestError) as caught:
+        call_of(messages=[{"role": role, "content": [block]}])
+    assert (caught.value.http_status, caught.value.param) == (400, "messages[0].content[0]")

@@ -153,7 +153,7 @@ def test_thoughts_go_back_to_who_signed_them() -> None:
 
 def test_names_and_results_flags_are_named_where_they_are_lost() -> None:
     assert dropped_of(turn("user", "Hi", name="Ann")) == ("messages[0].name",)
-    failed = turn("user", ToolResult(id="1", content=(Text(text="x", cached=True),), is_error=True))
+    failed = turn("user", ToolResult(id="1", content=(Text(text="x", cached="5m"),), is_error=True))
     messages = (HI, turn("assistant", ToolCall(id="1", name="f", arguments="{}")), failed)
     assert dropped_of(*messages, model=LLAMA) == ("cache_control", "messages[2].is_error")
 
@@ -215,8 +215,8 @@ def test_media_that_it_does_not_take_are_refused(media: Media, why: str) -> None
 
 
 def test_marks_for_the_cache_become_points_behind_what_they_mark() -> None:
-    cached = Text(text="long", cached=True)
-    tool = evolve(LOOK, cached=True)
+    cached = Text(text="long", cached="5m")
+    tool = evolve(LOOK, cached="5m")
     body = body_of(turn("user", cached, cached, "?", cached), system=(cached,), tools=(tool,))
     point = {"cachePoint": {"type": "default"}}
     assert len(body["toolConfig"]["tools"]) == 1  # five marks: the first is one too many
@@ -403,11 +403,36 @@ def test_tiers(tier: str, made: str | None) -> None:
     assert body_of(HI, service_tier=tier).get("serviceTier", {}).get("type") == made
 
 
-TEXTS = st.builds(Text, text=st.text(max_size=6), cached=st.booleans())
+@pytest.mark.parametrize(
+    ("model", "point", "lost"),
+    [
+        (NEW, {"type": "default", "ttl": "1h"}, ()),
+        (OLD, {"type": "default"}, ("cache_control.ttl",)),
+        (NOVA, {"type": "default"}, ("cache_control.ttl",)),
+        (LLAMA, None, ("cache_control",)),
+    ],
+)
+def test_a_mark_for_an_hour_on_a_tools_result_stays_where_it_is(
+    model: str, point: dict[str, str] | None, lost: tuple[str, ...]
+) -> None:
+    called = turn("assistant", ToolCall(id="1", name="look", arguments="{}"))
+    result = turn("user", ToolResult(id="1", content=(Text(text="x"),), cached="1h"))
+    more = turn("user", ToolResult(id="2", content=(Text(text="y"),)), "and?")
+    body, dropped = asked(Call(model="m", messages=(HI, called, result, more), tools=(LOOK,)), model)
+    points = [{"cachePoint": point}] if point else []
+    first, *rest = body["messages"][-1]["content"]
+    assert ([next(iter(first))], rest[: len(points)]) == (["toolResult"], points)
+    assert [next(iter(block)) for block in rest[len(points) :]] == ["toolResult", "text"]
+    assert dropped == lost
+
+
+IDS = st.text(min_size=1, max_size=80)
+MARKS = st.sampled_from(["", "5m", "1h"])
+TEXTS = st.builds(Text, text=st.text(max_size=6), cached=MARKS)
 PARTS = st.one_of(
     TEXTS,
-    st.builds(ToolCall, id=st.text(min_size=1, max_size=80), name=st.just("f"), arguments=st.just('{"a": 1}')),
-    st.builds(ToolResult, id=st.text(min_size=1, max_size=80), content=st.tuples(TEXTS), is_error=st.booleans()),
+    st.builds(ToolCall, id=IDS, name=st.just("f"), arguments=st.just('{"a": 1}'), cached=MARKS),
+    st.builds(ToolResult, id=IDS, content=st.tuples(TEXTS), is_error=st.booleans(), cached=MARKS),
     st.builds(Reasoning, text=st.text(max_size=4), signature=st.text(max_size=4)),
     st.builds(Media, kind=st.just("file"), mime=st.just("text/csv"), data=st.just("QUJD"), name=st.text(max_size=12)),
 )
@@ -423,7 +448,7 @@ CALLS = st.builds(
     temperature=st.none() | st.floats(0, 2),
     top_p=st.none() | st.floats(0, 1),
     max_tokens=st.none() | st.integers(1, 10_000),
-    tools=st.sampled_from([(), (LOOK,), (evolve(LOOK, cached=True, strict=True),)]),
+    tools=st.sampled_from([(), (LOOK,), (evolve(LOOK, cached="5m", strict=True),)]),
     tool_choice=st.none() | st.builds(ToolChoice, mode=st.sampled_from(["auto", "none", "required"])),
     format=st.none() | st.builds(Format, kind=st.sampled_from(["text", "json", "schema"]), schema=st.just(SCHEMA)),
     thinking=st.none()

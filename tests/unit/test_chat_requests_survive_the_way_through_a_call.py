@@ -310,8 +310,8 @@ def test_a_thinking_budget_becomes_an_effort(thinking: Thinking, effort: str | N
 
 def test_what_is_left_out_is_named_as_the_client_calls_it() -> None:
     call = said(
-        user(Text(text="a", cached=True)),
-        tools=(Tool(name="t", cached=True),),
+        user(Text(text="a", cached="5m")),
+        tools=(Tool(name="t", cached="5m"),),
         top_k=4,
         thinking=Thinking(off=True),
         seed=1,

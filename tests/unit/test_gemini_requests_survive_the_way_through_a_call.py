@@ -34,6 +34,7 @@ from gateway.dialects.gemini_request import GeminiRequest, parse_request
 from gateway.dialects.gemini_schema import json_schema
 from gateway.dialects.gemini_turns import UNSIGNED
 from gateway.dialects.provider import ProviderDialect, Quirks
+from gateway.dialects.signatures import mark_googles
 from gateway.dialects.voice import Request
 
 HELLO = {"contents": [{"role": "user", "parts": [{"text": "Hello"}]}]}
@@ -156,8 +157,8 @@ def test_thoughts_come_together_and_signatures_stay_with_what_they_sign() -> Non
         {"text": "Yes.", "thoughtSignature": "QUJD"},
     ]
     call = call_of(contents=[{"role": "model", "parts": parts}])
-    thought = Reasoning(text="Let me see.", signature="A+/9")
-    assert call.messages == (assistant(thought, Text(text="Yes."), Reasoning(signature="QUJD")),)
+    thought = Reasoning(text="Let me see.", signature=mark_googles("A+/9"))
+    assert call.messages == (assistant(thought, Text(text="Yes."), Reasoning(signature=mark_googles("QUJD"))),)
 
 
 def test_media_and_results_of_any_form() -> None:
@@ -252,6 +253,8 @@ def test_what_nobody_else_knows_is_kept_by_its_name() -> None:
     call = call_of(
         safetySettings=[{"category": "X"}],
         labels={"a_b": "c"},
+        toolConfig={"retrievalConfig": {"languageCode": "de"}},
+        tools=[{"functionDeclarations": [{"name": "f", "behavior": "BLOCKING"}]}],
         generationConfig={"mediaResolution": "LOW", "topP": 1},
         contents=[{"parts": [{"fileData": {"fileUri": "https://x/y"}, "videoMetadata": {"fps": 1}}]}],
     )
@@ -259,7 +262,9 @@ def test_what_nobody_else_knows_is_kept_by_its_name() -> None:
         "safetySettings": [{"category": "X"}],
         "labels": {"a_b": "c"},
         "generationConfig.mediaResolution": "LOW",
-        "contents.parts.videoMetadata": True,
+        "contents[0].parts[0].videoMetadata": {"fps": 1},
+        "toolConfig.retrievalConfig": {"languageCode": "de"},
+        "tools[0].functionDeclarations[0].behavior": "BLOCKING",
     }
 
 
@@ -449,7 +454,7 @@ def test_from_gemini_3_on_unsigned_calls_are_marked_as_another_models() -> None:
 
 
 def test_a_signature_that_came_before_its_text_finds_it() -> None:
-    said = assistant(Reasoning(signature="QUJD"), Text(text="Yes."), Text(text="No."))
+    said = assistant(Reasoning(signature=mark_googles("QUJD")), Text(text="Yes."), Text(text="No."))
     assert encoded(asking(said))["contents"][0]["parts"] == [
         {"text": "Yes.", "thoughtSignature": "QUJD"},
         {"text": "No."},
@@ -503,10 +508,10 @@ def test_the_generation_is_read_from_the_name(model: str, modern: bool) -> None:
 
 def test_what_has_no_counterpart_is_named_as_the_client_calls_it() -> None:
     call = asking(
-        user(Text(text="a", cached=True)),
+        user(Text(text="a", cached="5m")),
         user=("u"),
         parallel_tools=False,
-        tools=(Tool(name="f", cached=True),),
+        tools=(Tool(name="f", cached="5m"),),
         service_tier="scale",
         extra={"logit_bias": {}},
     )

@@ -20,6 +20,7 @@ from gateway.dialects.events import Event, Failed, Finished, Started
 from gateway.dialects.gemini import Gemini
 from gateway.dialects.gemini_reader import GeminiReader
 from gateway.dialects.provider import BadAnswer, ProviderDialect
+from gateway.dialects.signatures import googles, mark_googles
 
 GOLDEN = {
     path.stem.removeprefix("gemini_"): path.read_bytes()
@@ -97,7 +98,7 @@ def test_thoughts_are_counted_and_a_texts_signature_stands_behind_it() -> None:
     assert thought.text == "**Counting**\n\nFirst the legs, then the heads."
     assert (thought.signature, isinstance(text, TextBlock)) == ("", True)
     assert isinstance(signed, ReasoningBlock)
-    assert (signed.text, signed.signature) == ("", TEXT_SIGNATURE)
+    assert (signed.text, googles(signed.signature)) == ("", TEXT_SIGNATURE)
     assert answer.first.text == "There are 23 chickens."
     assert answer.usage == Usage(prompt_tokens=20, completion_tokens=58, reasoning_tokens=52)
 
@@ -160,7 +161,7 @@ def test_a_whole_answer_is_the_same_events() -> None:
     body = whole(content={"parts": [{"text": "Hm", "thought": True}, signed], "role": "model"}, finishReason="STOP")
     answer = Answer.of(dialect.read_whole(body))
     assert (answer.first.reasoning, answer.first.text) == ("Hm", "Hi")
-    assert answer.first.blocks[-1] == ReasoningBlock(signature="QUJD")
+    assert answer.first.blocks[-1] == ReasoningBlock(signature=mark_googles("QUJD"))
     blocked = b'{"promptFeedback": {"blockReason": "SAFETY"}}'
     assert dialect.read_whole(blocked) == [Finished("content_filter", "SAFETY")]
 

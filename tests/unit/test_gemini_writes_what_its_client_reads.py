@@ -33,6 +33,7 @@ from gateway.dialects.gemini_reader import GeminiReader
 from gateway.dialects.gemini_voice import GeminiVoice, split_path, stream_type
 from gateway.dialects.gemini_writer import GeminiWriter, write_gemini
 from gateway.dialects.provider import Quirks
+from gateway.dialects.signatures import mark_googles
 from gateway.dialects.sse import EventTooLong, event_data, split_events
 from gateway.dialects.voice import Opening, Voice
 
@@ -180,11 +181,10 @@ def test_thoughts_are_marked_and_signatures_close_them() -> None:
         START,
         ReasoningDelta("Let me "),
         ReasoningDelta("see."),
-        ReasoningDelta(signature="QUJD"),
-        ReasoningDelta(redacted="secret"),
+        ReasoningDelta(signature=mark_googles("QUJD")),
         TextDelta("Yes."),
-        ReasoningDelta(signature="REVG"),
-        ReasoningDelta(signature="not base64!"),
+        ReasoningDelta(signature=mark_googles("REVG")),
+        ReasoningDelta(signature=mark_googles("not base64!")),
         Finished("stop"),
     )
     assert parts(pieces) == [

@@ -91,11 +91,11 @@ def test_a_turn_of_the_assistant_is_items_in_its_order() -> None:
     ]
 
 
-def test_thoughts_that_openai_did_not_make_are_left_out() -> None:
+def test_thoughts_that_openai_did_not_make_are_dropped_and_named() -> None:
     others = [Reasoning(text="hm", signature="proof"), Reasoning(redacted="EvwB"), Reasoning(text="plain")]
-    assert items(HELLO, answered(*others, Text(text="4")))[1:] == [
-        {"type": "message", "role": "assistant", "content": "4"}
-    ]
+    document, dropped = sent(messages=(HELLO, answered(*others, Text(text="4"))))
+    assert document["input"][1:] == [{"type": "message", "role": "assistant", "content": "4"}]
+    assert dropped == ("messages[1].reasoning",)
     without_id = answered(Reasoning(redacted="gAAAA1"), Text(text="4"))
     assert items(HELLO, without_id)[1] == {"type": "reasoning", "summary": [], "encrypted_content": "gAAAA1"}
 
@@ -211,7 +211,7 @@ def test_thinking_is_an_effort(thinking: Thinking, dialect: str, reasoning: Any,
 
 
 def test_what_is_dropped_is_named_as_the_client_names_it() -> None:
-    marked = Message(role="user", name="ann", parts=(Text(text="x", cached=True), ToolResult(id="c", is_error=True)))
+    marked = Message(role="user", name="ann", parts=(Text(text="x", cached="5m"), ToolResult(id="c", is_error=True)))
     _, dropped = sent(
         messages=(marked,),
         stop=("x",),

@@ -122,7 +122,7 @@ def test_images_files_and_sounds_are_media() -> None:
         Media(kind="file", url="https://x.example/b.pdf"),
         Media(kind="file", file_id="file_2"),
         Media(kind="audio", mime="audio/mpeg", data="CCCC"),
-        Text(text="See", cached=True),
+        Text(text="See", cached="5m"),
     )
 
 
