@@ -3,7 +3,7 @@
 msgspec passes over a field that a shape does not name, which is right for reading and wrong for forgetting: what is not
 translated has to be named in ``x-sluice-dropped``. :class:`Known` walks a decoded document along its shape and says
 where it goes beyond. Maps of the client's own (JSON schemas, arguments: ``dict`` and ``Any`` in a shape) are not looked
-into, ``null``, empty lists and empty texts say nothing, and a value of a wrong type is the decoder's to refuse.
+into, ``null`` says nothing, nor do lists and texts within that are empty, and a wrong type is the decoder's to refuse.
 
 Cost: one step for each object of the document, on the way to a provider of another dialect alone.
 """
@@ -16,7 +16,7 @@ from typing import Any
 from attrs import Factory, define
 from msgspec import inspect
 
-_NOTHING: tuple[Any, ...] = (None, [], "")
+_EMPTY: tuple[Any, ...] = ([], "")  # libraries hand answers back with all their fields
 
 
 @define(slots=True)
@@ -69,7 +69,7 @@ def _others(value: Any, place: _Place | None, where: str) -> Iterator[tuple[str,
         for name, inner in value.items():
             path = f"{where}.{name}" if where else name
             if name not in kind.fields:
-                if inner not in _NOTHING and name != place.tag:
+                if inner is not None and name != place.tag and not (where and inner in _EMPTY):
                     yield path, inner
             elif isinstance(inner, dict | list):
                 yield from _others(inner, kind.fields[name], path)
