@@ -19,7 +19,7 @@ from gateway.dialects.call import Call, Encoded
 from gateway.dialects.events import CONTENT, Event, Failed, Finished, Used, is_content
 from gateway.dialects.kept import MAX_KEPT_CHARS, take_in
 from gateway.dialects.provider import BadAnswer, ProviderDialect, Reader, Writer
-from gateway.dialects.sse import EventSplitter, EventTooLong
+from gateway.dialects.sse import EventSplitter, EventTooLong, event_data
 from gateway.dialects.voice import Asking, Request, Voice, Whole
 
 MAX_HELD_BYTES = 1_048_576  # what a stream may send before its first content
@@ -187,14 +187,20 @@ class PassedStream(_Watched):
         return b""
 
     def _look_at(self, block: bytes) -> bytes:
-        """Learn from whole events; give back what stands before an error, which the client hears of in our words."""
-        end = 0
+        """Learn from whole events; give back what stands before an error, which the client hears of in our words.
+
+        What is no JSON is left out: a client would break off there, and the rest may well be whole.
+        """
+        kept, begin, end = b"", 0, 0
         while end < len(block):
             start, end = end, block.index(b"\n\n", end) + 2
+            malformed = self.malformed
             self.notice(self._reader.feed(block[start:end]))
             if self.error is not None:
-                return block[:start]
-        return block
+                return kept + block[begin:start]
+            if self.malformed > malformed and not _is_json(block[start:end]):
+                kept, begin = kept + block[begin:start], end
+        return kept + block[begin:]
 
     def first(self) -> bytes:
         held, self._held, self._given = self._held, b"", True
@@ -211,6 +217,14 @@ class PassedStream(_Watched):
     def end(self, usage: Usage | None) -> bytes:
         tail, self._tail = self._tail, b""
         return tail if self.done else tail + self._closing
+
+
+def _is_json(event: bytes) -> bool:
+    try:
+        msgspec.json.decode(event_data(event.strip(b"\n")) or b"")
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return False
+    return True
 
 
 class TranslatedStream(_Watched):

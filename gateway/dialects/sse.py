@@ -27,7 +27,7 @@ class EventSplitter:
         self._started = False
 
     def feed(self, data: bytes) -> bytes:
-        """Give back all complete events that ``data`` completes, each ending in a blank line; b"" if none.
+        """Give back all complete events that ``data`` completes, each ending in one blank line; b"" if none.
 
         Raises:
             EventTooLong: An event grew beyond the limit.
@@ -39,7 +39,7 @@ class EventSplitter:
         if self._pending_cr or b"\r" in data:
             data = self._normalise(data)
         if not self._rest and data.endswith(b"\n\n"):
-            return data
+            return data if not data.endswith(b"\n\n\n") else _ended_once(data)
         whole = self._rest + data if self._rest else data
         # Only a boundary that the new bytes take part in can be new.
         end = whole.rfind(b"\n\n", max(len(self._rest) - 1, 0))
@@ -49,12 +49,13 @@ class EventSplitter:
                 raise EventTooLong(f"a server-sent event is longer than {self._max_event_bytes} bytes")
             return b""
         self._rest = whole[end + 2 :]
-        return whole[: end + 2]
+        block = whole[: end + 2]
+        return block if not block.endswith(b"\n\n\n") else _ended_once(block)
 
     @property
     def rest(self) -> bytes:
         """Bytes of an event that has not ended; at the end of a stream this is a cut event."""
-        return self._rest
+        return self._rest.lstrip(b"\n")
 
     def _skip_bom(self, data: bytes) -> bytes:
         whole = self._rest + data
@@ -75,9 +76,14 @@ class EventSplitter:
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
+def _ended_once(block: bytes) -> bytes:
+    """The events of a server that writes more blank lines than one behind them."""
+    return block.rstrip(b"\n") + b"\n\n"
+
+
 def split_events(block: bytes) -> list[bytes]:
     """Cut what :meth:`EventSplitter.feed` gave into its events, each without its blank line."""
-    return [event for event in block.split(b"\n\n") if event.strip(b"\n")]
+    return [event for piece in block.split(b"\n\n") if (event := piece.strip(b"\n"))]
 
 
 def event_data(event: bytes) -> bytes | None:

@@ -32,6 +32,29 @@ def test_the_end_stands_there_once(given):
     assert out + stream.end(None) == b"".join(EVENTS) + CLOSING
 
 
+@pytest.mark.parametrize("line_feeds", range(2, 6))
+def test_a_provider_may_write_more_blank_lines_than_one(line_feeds):
+    stream = PassedStream(AnthropicReader())
+    out = b""
+    for event in EVENTS:
+        out += stream.feed(event.rstrip(b"\n") + b"\n" * line_feeds)
+    stream.eof()
+    assert stream.finished
+    assert (out + stream.first()).split(b"\n\n") == b"".join(EVENTS).split(b"\n\n")
+
+
+def test_an_event_that_is_no_json_is_left_out_and_the_rest_is_whole():
+    garbage = b"event: content_block_delta\ndata: {no json\n\n"
+    odd = b'event: new\ndata: {"type":"new","index":"one"}\n\n'
+    stream = PassedStream(AnthropicReader())
+    stream.feed(EVENTS[0])
+    assert stream.feed(b"".join([EVENTS[1], garbage, EVENTS[2], garbage, odd])) == b""
+    assert stream.first() == b"".join([*EVENTS[:3], odd])
+    assert stream.feed(garbage) == b""
+    assert stream.feed(EVENTS[3] + EVENTS[4] + garbage) == EVENTS[3] + EVENTS[4]
+    assert stream.finished
+
+
 def test_nothing_is_given_out_before_the_first_content():
     stream = PassedStream(AnthropicReader(), closing=CLOSING)
     assert [stream.feed(event) for event in EVENTS[:2]] == [b"", b""]

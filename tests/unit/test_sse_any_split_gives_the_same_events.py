@@ -24,9 +24,9 @@ line_ends = st.sampled_from([b"\n", b"\r\n", b"\r"])
 fields = st.sampled_from([b"data: {}", b"data:x", b": ping", b"id: 7", b"event: done", "data: né€".encode()])
 
 
-@given(st.lists(st.lists(fields, min_size=1, max_size=3), max_size=6), line_ends, st.data())
-def test_any_split_gives_the_same_events(events, end, data):
-    stream = b"".join(end.join(lines) + end + end for lines in events) + b"data: unfinished"
+@given(st.lists(st.lists(fields, min_size=1, max_size=3), max_size=6), line_ends, st.integers(2, 6), st.data())
+def test_any_split_gives_the_same_events(events, end, ends, data):
+    stream = b"".join(end.join(lines) + end * ends for lines in events) + b"data: unfinished"
     places = data.draw(st.lists(st.integers(0, len(stream)), max_size=12))
     whole = decode([stream])
     assert decode(cut(stream, places)) == whole
