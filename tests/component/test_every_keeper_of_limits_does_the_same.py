@@ -102,7 +102,7 @@ async def test_used_units_of_a_rate_come_back_a_window_later(opened):
         grant = (await settle(keeper, "a", used)).grants[0]
         assert grant.remaining == 0
         assert 0.55 < grant.reset_s <= 0.66
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             while (await settle(keeper, "a", used)).grants[0].remaining == 0:
                 await trio.sleep(0.02)
 
@@ -111,12 +111,15 @@ async def test_a_lease_that_is_over_frees_slots_charges_rates_and_loses_money_un
     async with opened() as keeper:
         pools = (("slots", HELD_S), ("rate", 3600.0), ("usd:key:x:total:", FOREVER_S))
         claims = [claim(name, window_s=window_s, target=40) for name, window_s in pools]
-        await settle(keeper, "a", *claims, lease_s=0.05, new=True)
+        await settle(keeper, "a", *claims, new=True)
         asked = [claim(name, window_s=window_s) for name, window_s in pools]
         assert [g.remaining for g in (await settle(keeper, "b", *asked, new=True)).grants] == [60, 60, 60]
-        await trio.sleep(0.1)
+        await settle(keeper, "a", lease_s=0.001)  # the last that is heard of it
         answer = await settle(keeper, "b", *asked)
-        assert answer.holders == 1
+        with trio.fail_after(30):
+            while answer.holders > 1:
+                await trio.sleep(0.002)
+                answer = await settle(keeper, "b", *asked)
         assert [g.remaining for g in answer.grants] == [100, 60, 60]
         assert await keeper.reconcile("usd:key:x:total:", 15) == 25
         assert await keeper.reconcile("usd:key:x:total:", 15) == 0

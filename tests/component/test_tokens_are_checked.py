@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -65,7 +65,8 @@ class Server:
             if isinstance(found, str):
                 status, body = f"302 Found\r\nlocation: {found}", b""
             length = f"content-length: {len(body)}\r\nconnection: close"
-            await stream.send_all(f"HTTP/1.1 {status}\r\n{length}\r\n\r\n".encode() + body)
+            with suppress(trio.BrokenResourceError):  # who has read enough hangs up
+                await stream.send_all(f"HTTP/1.1 {status}\r\n{length}\r\n\r\n".encode() + body)
 
 
 @define
