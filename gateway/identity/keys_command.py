@@ -27,7 +27,10 @@ T = TypeVar("T")
 
 _NAME_CHARS = 200
 _MICRO = 1_000_000
+_MAPPED_BITS = 96  # before the IPv4 part of ::ffff:10.0.0.1
 _MOST_USD = 1_000_000_000
+_MOST_UNITS = 2**40  # of a limit, as in a configuration
+_MOST_OVERLAP_S = 366 * 86_400
 
 
 def create(config: Config, name: str, *, as_json: bool, **options: Any) -> None:
@@ -58,6 +61,8 @@ def rotate(config: Config, name: str, *, overlap: str, as_json: bool) -> None:
         overlap_s = span_s(overlap)
     except ValueError as error:
         raise click.ClickException(f"--overlap: {error}") from error
+    if overlap_s > _MOST_OVERLAP_S:
+        raise click.ClickException("--overlap: a year at most")
     pepper = _pepper(config)
     secret, prefix = new_key()
     digest = pepper.digest(secret.encode()).hex()
@@ -76,7 +81,8 @@ def revoke(config: Config, name: str, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"id": key.id, "name": key.name, "revoked": True}))
     else:
-        click.echo(f"'{key.name}' ({key.id}) is revoked; every process refuses it within 2 s")
+        seconds = f"{config.identity.refresh_s + 1:g} s"
+        click.echo(f"'{key.name}' ({key.id}) is revoked; every process refuses it within {seconds}")
 
 
 def show_all(config: Config, *, as_json: bool, revoked: bool) -> None:
@@ -183,9 +189,18 @@ def _future(text: str) -> float:
 
 def _network(text: str) -> str:
     try:
-        return str(ip_network(text))
+        return network(text)
     except ValueError as error:
         raise ValueError(f"--networks: {error}; write 10.0.0.0/8 or 192.0.2.7") from error
+
+
+def network(text: str) -> str:
+    """A network as it is compared with addresses, where IPv4 written as IPv6 is IPv4. Raises: ValueError."""
+    found = ip_network(text)
+    mapped = getattr(found.network_address, "ipv4_mapped", None)
+    if mapped is not None and found.prefixlen >= _MAPPED_BITS:
+        found = ip_network((mapped, found.prefixlen - _MAPPED_BITS))
+    return str(found)
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -255,7 +270,7 @@ def group(find_config: Callable[[Any], Config], config_option: Callable[[Any], A
         config_option: Adds ``--config``, as parameter ``file``.
     """
     as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-    count = click.IntRange(min=1)
+    count = click.IntRange(min=1, max=_MOST_UNITS)
 
     keys = click.Group("keys")
 

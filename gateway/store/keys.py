@@ -205,10 +205,9 @@ def _changed(session: Session, pepper_check: str | None) -> None:
 def _find(session: Session, name: str) -> StoredKey:
     """The key that is not revoked and has this name, id, or prefix."""
     found = _read(session, _BY_NAME, (name, name, name))
-    exact = [key for key in found if name in (key.name, key.id)] or found
-    if not exact:
+    if not found:
         raise KeyRefused(f"there is no key called '{name}' that is not revoked already; `sluice keys list` shows all")
-    return exact[0]
+    return min(found, key=lambda key: (key.id != name, key.name != name))  # what is unique for good goes first
 
 
 def _read(session: Session, condition: str, values: tuple[str, ...] = ()) -> tuple[StoredKey, ...]:

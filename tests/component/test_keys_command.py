@@ -132,7 +132,12 @@ async def test_every_option_reaches_the_store_exactly(config: Path) -> None:
         (["create", "dev", "--expires", "soon"], "--expires: 'soon' is no time; write a date as 2027-01-31"),
         (["create", "dev", "--expires", "2020-01-01"], "--expires: 2020-01-02 00:00 UTC is over"),
         (["create", "dev", "--networks", "10.0.0.1/8"], "has host bits set; write 10.0.0.0/8"),
-        (["create", "dev", "--rpm", "0"], "0 is not in the range x>=1"),
+        (["create", "dev", "--rpm", "0"], "0 is not in the range 1<=x<="),
+        (["create", "dev", "--rpm", "9" * 30], "is not in the range 1<=x<=1099511627776"),
+        (["create", "dev", "--expires", "999999w"], "--expires: '999999w' is too far away"),
+        (["create", "dev", "--expires", "9999-12-31"], "--expires: '9999-12-31' is too far away"),
+        (["create", "dev", "--expires", "9999-12-31T23:59-10:00"], "is too far away; leave it out for what never"),
+        (["rotate", "dev", "--overlap", "999999w"], "--overlap: a year at most"),
         (["rotate", "dev"], "no key called 'dev'"),
         (["rotate", "dev", "--overlap", "1 year"], "--overlap: '1 year' is no span of time; write a span as 90m"),
         (["revoke", "dev"], "no key called 'dev'"),
@@ -143,6 +148,26 @@ def test_what_cannot_be_is_said_with_the_fix(config: Path, arguments: list[str],
     assert result.exit_code in (1, 2)
     assert message in result.stderr
     assert json.loads(keys(config, "list", "--all", "--json").stdout) == []
+
+
+async def test_names_that_are_sql_or_another_keys_id_name_what_they_say(config: Path) -> None:
+    for name in ("x'; DROP TABLE virtual_key; --", "%s ? %%", '"; --'):
+        secret = (await run(made, config, "create", name))["key"]
+        assert await whose(config, secret) == name
+    first = await run(made, config, "create", "first")
+    await run(made, config, "create", first["id"])  # another one, that is called as the first one's id is
+    await run(keys, config, "revoke", first["id"])
+    left = {key["name"] for key in json.loads((await run(keys, config, "list", "--json")).stdout)}
+    assert "first" not in left
+    assert first["id"] in left
+    assert len(left) == 4
+
+
+async def test_a_network_of_mapped_addresses_is_the_ipv4_network(config: Path) -> None:
+    document = await run(made, config, "create", "dev", "--networks", "::ffff:10.0.0.0/104")
+    assert document["networks"] == ["10.0.0.0/8"]
+    known = (await directory(config)).identify(b"Bearer " + document["key"].encode(), client="::ffff:10.1.2.3")
+    assert known.name == "dev"
 
 
 def test_what_is_probably_not_meant_is_a_warning(config: Path) -> None:
