@@ -184,7 +184,7 @@ def _add_read_endpoints(app: GatewayApp, gateway: Gateway) -> None:
     @app.get("/metrics")
     async def metrics() -> Response:
         if not is_local(request.scope.get("client")):
-            _identify(gateway)
+            _identify(gateway, "/metrics")
         body, content_type = gateway.metrics.expose(await gateway.peer_snapshots())
         return Response(body, content_type=content_type)
 
@@ -278,14 +278,19 @@ def _add_admin(app: GatewayApp) -> None:
         app.add_url_rule(path, f"admin {path}", admin, methods=methods)
 
 
-def _identify(gateway: Gateway) -> Principal:
+def _identify(gateway: Gateway, endpoint: str = "") -> Principal:
+    """Who asks. ``endpoint`` is for keys that are bound to some; the lists of models are open to every key."""
     key = _header("X-Api-Key")
     if request.path.startswith(GOOGLE_PATHS):
         key = key_of(dict(request.scope["headers"]), request.scope["query_string"])
     client = request.scope.get("client")
     is_open = gateway.directory.is_open
     principal = gateway.directory.identify(
-        _header("Authorization"), key, local=is_local(client), client=client[0] if client else None
+        _header("Authorization"),
+        key,
+        local=is_local(client),
+        client=client[0] if client else None,
+        endpoint=endpoint,
     )
     if is_open:
         check_site(_header("Host"), _header("Origin"))
@@ -293,7 +298,7 @@ def _identify(gateway: Gateway) -> Principal:
 
 
 def _tenant(gateway: Gateway) -> str:
-    principal = _identify(gateway)
+    principal = _identify(gateway, "/v1/responses")
     return principal.key_id or principal.name
 
 

@@ -215,6 +215,9 @@ def _doubts(config: Config, key: StoredKey) -> Iterable[str]:
         yield f"there is no [[team]] called '{key.team}'; the key has its own limits only"
     if key.org and key.org not in {one.name for one in config.organisation}:
         yield f"there is no [[organisation]] called '{key.org}'; the key has its own limits only"
+    for path in key.endpoints:
+        if not path.startswith("/v1") and path != "passthrough":
+            yield f"no endpoint is called '{path}'; write it as /v1/chat/completions"
     for name in (*key.models, *key.assistants):
         assistants = {assistant.name for assistant in config.assistant}
         if name not in assistants and not name.endswith("*") and config.find_model(name) is None:
@@ -287,7 +290,7 @@ def group(find_config: Callable[[Any], Config], config_option: Callable[[Any], A
     @click.option("--period", type=click.Choice(PERIODS), default="month", show_default=True, help="Of the budget.")
     @click.option("--models", default="", metavar="A,B", help="Models and assistants it may ask for; openai/* too.")
     @click.option("--assistants", default="", metavar="A,B", help="Assistants it may ask for, beside --models.")
-    @click.option("--endpoints", default="", metavar="A,B", help="Paths it may use, as /v1/chat/completions.")
+    @click.option("--endpoints", default="", metavar="A,B", help="Paths it may POST to; passthrough: others.")
     @click.option("--priority", type=click.Choice(["high", "normal", "low"]), default="normal", show_default=True)
     @click.option("--networks", default="", metavar="A,B", help="Where it may come from, as 10.0.0.0/8.")
     @click.option("--expires", metavar="WHEN", help="30d, 12h, or a date: 2027-01-31.")

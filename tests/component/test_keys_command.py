@@ -171,10 +171,11 @@ async def test_a_network_of_mapped_addresses_is_the_ipv4_network(config: Path) -
 
 
 def test_what_is_probably_not_meant_is_a_warning(config: Path) -> None:
-    result = keys(config, "create", "dev", "--team", "serach", "--models", "chatt")
+    result = keys(config, "create", "dev", "--team", "serach", "--models", "chatt", "--endpoints", "chat")
     assert result.exit_code == 0
     assert "no [[team]] called 'serach'" in result.stderr
     assert "no model or assistant is called 'chatt'" in result.stderr
+    assert "no endpoint is called 'chat'" in result.stderr
 
 
 def test_the_first_key_of_an_open_gateway_says_that_it_closes_it(tmp_path: Path) -> None:
