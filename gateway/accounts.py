@@ -154,7 +154,7 @@ class Account:
     def give_up(self) -> None:
         """There is no room for the request after all. Sync."""
         if self._ticket is not None:
-            self._ticket.abandon()
+            self._ticket.abandon(counted=False)
 
     def close(self, record: Record) -> None:
         """Write a closed record down, and settle with what it says. Sync; called exactly once."""

@@ -19,6 +19,7 @@ A client that left is no error and has no class here: it is a ``trio.Cancelled``
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from typing import ClassVar, Final, Literal
 
 MAX_MESSAGE_CHARS: Final = 2_000
@@ -34,10 +35,12 @@ class GatewayError(Exception):
         public_message: One or two sentences for the client.
         param: The request field at fault, in dotted form, where there is one.
         retry_after_s: Seconds after which trying again makes sense; becomes ``Retry-After``.
+        headers: What more the answer's head says.
         error_type: OpenAI's ``error.type``.
     """
 
     error_type: ClassVar[str] = "api_error"
+    headers: Sequence[tuple[bytes, bytes]] = ()
 
     def __init__(
         self,

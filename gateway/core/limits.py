@@ -22,6 +22,7 @@ OnFailure = Literal["", "open", "closed"]
 
 FOREVER_S = -1.0  # a window that nothing comes back from
 HELD_S = 0.0  # a window of what is held and then given back, not used up
+LONGEST_LEASE_S = 600.0  # that may be configured
 
 _WINDOW_S: dict[LimitKind, float] = {
     "rpm": 60.0, "tpm": 60.0, "rpd": 86_400.0, "tpd": 86_400.0, "concurrent": HELD_S, "usd": FOREVER_S,
@@ -111,13 +112,18 @@ class Grant:
     Attributes:
         granted: Units this holder was granted since it began.
         remaining: Units that nobody has used or holds.
-        reset_s: Seconds until the next used unit comes back; 0 if none is to come.
+        back: When used units come back: seconds from now, and how many will be back by then; in order, a few points.
     """
 
     name: str
     granted: int
     remaining: int
-    reset_s: float
+    back: tuple[tuple[float, int], ...] = ()
+
+    @property
+    def reset_s(self) -> float:
+        """Seconds until the next used unit comes back; 0 if none is to come."""
+        return self.back[0][0] if self.back else 0.0
 
 
 @frozen(kw_only=True, slots=True)

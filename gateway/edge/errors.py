@@ -28,7 +28,7 @@ def error_reply(
         document: The shape of the client's dialect. A provider's own document about the client's own mistake goes
             through as it is.
     """
-    headers: Headers = [JSON_TYPE, *retry_headers(error)]
+    headers: Headers = [JSON_TYPE, *retry_headers(error), *error.headers]
     if request_id:
         headers.append((b"x-request-id", request_id.encode()))
     if error.http_status == 401:

@@ -9,8 +9,9 @@ slices is taken, used or not::
 was used, and comes back a window (and at most 1/64 of one) after that. Take any window, and the last grant that was
 used in it. At that moment every unit used in the window was either still in a slice or already charged, and charged
 less than a window ago: so all of them were counted, together at most ``amount``. Clocks of processes play no part; only
-the keeper's does. The price: under full load a unit is used once in ``window × (1 + 1/64)`` and the time until it is
-told of, 98 % of the limit.
+the keeper's does: if it is set back, what was used before comes back a window after that; if it is set on, sooner. The
+price: under full load a unit is used once in ``window × (1 + 1/64)`` and the time until it is told of, 98 % of the
+limit.
 
 **Why no GCRA here.** A GCRA with burst B passes B + rate × window in a window. To keep below the limit and use 95 % of
 it, B must be 5 % of the limit, and no request of 8,000 tokens fits through 5 % of 100,000 tokens a minute. The window
@@ -36,6 +37,7 @@ from attrs import Factory, define, evolve
 from gateway.core.limits import FOREVER_S, HELD_S, Claim, Grant
 
 SLOTS = 64  # per window
+BACK_POINTS = 8  # at which it is told how much will be back
 _FOR_EVER = -1  # the slot of what never comes back
 
 
@@ -99,8 +101,8 @@ def take(pool: Pool, share: Share, claim: Claim, now_s: float, *, alone: bool = 
             share.granted += more + now_held - share.balance  # what it owed is charged already
             pool.held += more
             remaining -= more
-    reset_s = _reset_s(pool, claim, now_s)
-    return Grant(name=claim.name, granted=share.granted, remaining=max(remaining, 0), reset_s=reset_s)
+    back = _coming_back(pool, claim, now_s)
+    return Grant(name=claim.name, granted=share.granted, remaining=max(remaining, 0), back=back)
 
 
 def leave(pool: Pool, share: Share, claim: Claim, now_s: float) -> None:
@@ -141,14 +143,26 @@ def _charge(pool: Pool, window_s: float, units: int, now_s: float) -> None:
 
 
 def _release(pool: Pool, window_s: float, now_s: float) -> None:
-    """Forget charges whose slot ended a window ago."""
+    """Forget charges whose slot ended a window ago. What lies ahead was used before the clock was set back: now."""
     if window_s > 0 and pool.charges:
-        first = math.floor(now_s * SLOTS / window_s) - SLOTS  # this one may hold units used less than a window ago
-        for slot in [slot for slot in pool.charges if slot < first]:
-            del pool.charges[slot]
+        last = math.floor(now_s * SLOTS / window_s)
+        first = last - SLOTS  # this one may hold units used less than a window ago
+        for slot in [slot for slot in pool.charges if not first <= slot <= last]:
+            units = pool.charges.pop(slot)
+            if slot > last:
+                pool.charges[last] = pool.charges.get(last, 0) + units
 
 
-def _reset_s(pool: Pool, claim: Claim, now_s: float) -> float:
+def _coming_back(pool: Pool, claim: Claim, now_s: float) -> tuple[tuple[float, int], ...]:
+    """When used units come back, told to an eighth of the limit; rather a little late than early."""
     if claim.window_s <= 0 or not pool.charges:
-        return 0.0
-    return max((min(pool.charges) + 1 + SLOTS) * claim.window_s / SLOTS - now_s, 0.0)
+        return ()
+    slots = sorted(pool.charges)
+    points, total, step = [], 0, max(claim.amount // BACK_POINTS, 1)
+    mark = 1
+    for slot in slots:
+        total += pool.charges[slot]
+        if total >= mark or slot == slots[-1]:
+            points.append((max((slot + 1 + SLOTS) * claim.window_s / SLOTS - now_s, 0.0), total))
+            mark = (total // step + 1) * step
+    return tuple(points)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from gateway.core.limits import Claim, Granted
+from gateway.core.limits import LONGEST_LEASE_S, Claim, Granted
 from gateway.policy.lease import Pool, Share, leave, reconcile, take, write_off
 
 
@@ -80,6 +80,8 @@ class MemoryLimits:
         now_s = self._clock()
         for gone in [name for name, at in self._expires.items() if at <= now_s]:
             self._end(gone, now_s)
+        for name, at in self._expires.items():  # what is later than any lease is of before the clock was set back
+            self._expires[name] = min(at, now_s + LONGEST_LEASE_S)
         if not new and holder not in self._expires:
             return None
         self._expires[holder] = now_s + lease_s

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from gateway.core.limits import FOREVER_S, HELD_S, Claim, Grant, LimitRule
 from gateway.policy.gcra import Gcra
+from gateway.policy.lease import SLOTS
 
 if TYPE_CHECKING:
     from gateway.quota.lessee import Lessee
@@ -32,6 +33,7 @@ TRIFLE_SHARE = 1_000  # demand for less is none
 BELIEVED_S = 0.5  # for how long "nothing is left" is believed; while somebody asks, the keeper is asked before that
 HOPED_S = 0.5  # for how long what a request needed stays in hand: it may be waiting for another limit, too
 LONGEST_S = 10.0
+TELLING_S = 0.3  # until the keeper has been told, and asked again
 
 
 class Verdict(enum.Enum):
@@ -47,7 +49,7 @@ class Meter:
     """See the module. Everything is sync; ``lessee`` carries it to the keeper and back."""
 
     __slots__ = (
-        "active", "amount", "avail", "away", "believed_until", "cap", "epoch", "fallback", "granted", "hoped",
+        "active", "amount", "avail", "away", "back", "believed_until", "cap", "epoch", "fallback", "granted", "hoped",
         "hoped_until", "keep", "lessee", "low", "name", "need", "rate", "refused", "remaining", "reserved",
         "reset_at", "returned", "rule", "smallest_need", "taken", "told", "touched_at", "trifle", "used", "wanted",
         "window_s",
@@ -64,6 +66,7 @@ class Meter:
         self.rate = 0.0  # units a second, lately
         self.remaining = rule.amount  # in the pool, as last told
         self.reset_at = self.believed_until = self.hoped_until = -math.inf
+        self.back: list[tuple[float, int]] = []  # when used units come back, and how many will be by then
         self.hoped = 0
         self.touched_at = -math.inf
         self.active = False
@@ -126,6 +129,18 @@ class Meter:
         if not self.active:
             self.lessee.touch(self)
 
+    def left(self) -> int:
+        """Units that this process knows to be left: in its slice, and in the pool as last told."""
+        return min(max(self.remaining + max(self.avail, 0), 0), self.amount)
+
+    def back_at(self, units: int, now: float) -> float:
+        """When so many units will be left, as far as is known; ``now`` or before it if nobody can say."""
+        missing = units - self.left()
+        at = next((at for at, back in self.back if back >= missing), self.back[-1][0] if self.back else now)
+        if at <= now and self.used > self.told:  # what was used just now comes back a window later
+            at = now + self.window_s * (1 + 1 / SLOTS) + TELLING_S
+        return at
+
     def _alone(self, units: int, now: float) -> Verdict:
         """The keeper is away: by the rule, and if that is open, by this process's part of a rate, evenly."""
         self.away += 1
@@ -178,6 +193,7 @@ class Meter:
         self.avail += more
         self.remaining = grant.remaining
         self.reset_at = now + grant.reset_s
+        self.back = [(now + after_s, units) for after_s, units in grant.back]
         self.low = min(self.wanted // 2, max(grant.remaining, 0))
         self.fallback = None
         self.told = claim.used

@@ -36,7 +36,7 @@ from gateway.core.limits import LimitRule, OnFailure
 from gateway.quota.backend import LimitBackend
 from gateway.quota.lessee import Lessee, LesseeStatistics
 from gateway.quota.meter import Meter, Verdict
-from gateway.quota.refusals import Refusal, left, refusal
+from gateway.quota.refusals import Refusal, refusal
 from gateway.quota.ticket import Plan, Ticket
 
 LEASE_S = 10.0
@@ -205,7 +205,7 @@ class Quota:
                 rule=meter.rule,
                 in_hand=meter.avail,
                 reserved=meter.reserved,
-                left=left(meter),
+                left=meter.left(),
                 refused=meter.refused,
                 away=meter.away,
             )

@@ -1,27 +1,29 @@
 """How a limit is told to the client: refusals that name the limit, its owner and when to come back, and headers.
 
 OpenAI's ``x-ratelimit-*`` tell of the tightest limit on requests and on tokens; ``reset`` is when the next used unit
-comes back. ``RateLimit-Policy`` and ``RateLimit`` list every limit on requests and tokens of the key, team and
-organisation.
+comes back. ``RateLimit-Policy`` and ``RateLimit`` list every limit on requests and tokens of the key, its team and
+organisation, and the model. A refusal has the same of the limit that refuses. ``Retry-After`` is when as much as the
+request needs will be back, to an eighth of the limit.
 
-Source: OpenAI's guide on rate limits; draft-ietf-httpapi-ratelimit-headers (``q``, ``w``; ``r``, ``t``).
+Source: OpenAI's guide on rate limits; draft-ietf-httpapi-ratelimit-headers-10 (``q``, ``qu``, ``w``; ``r``, ``t``).
+Tokens are no registered unit of the draft's; without ``qu`` they would be read as requests.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from gateway.core.errors import Rejected
 from gateway.core.limits import NEVER, LimitRule
-from gateway.policy.lease import SLOTS
 from gateway.quota.meter import Meter, Verdict
 
 WAIT_RETRY_S = 0.1
 AWAY_RETRY_S = 1.0
+RAISED_RETRY_S = 3_600.0  # where only an operator can help, who may look in once an hour
+_NO_RETRY = (b"x-should-retry", b"false")  # which the libraries of OpenAI and Anthropic obey
 _LEAST_RETRY_S = 0.1
-_TELLING_S = 0.3  # until the keeper has been told, and asked again
 _OWNERS = {"key": "key", "team": "team", "org": "organisation", "model": "model"}
 _REQUESTS, _TOKENS = ("rpm", "rpd"), ("tpm", "tpd")
 
@@ -38,11 +40,20 @@ class Refusal(Rejected):
     """
 
     def __init__(
-        self, code: str, http_status: int, message: str, *, rule: LimitRule, retry_after_s: float | None, may_wait: bool
+        self,
+        code: str,
+        http_status: int,
+        message: str,
+        *,
+        rule: LimitRule,
+        retry_after_s: float,
+        may_wait: bool = False,
+        headers: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
         super().__init__(code, http_status, message, retry_after_s=retry_after_s)
         self.rule = rule
         self.may_wait = may_wait
+        self.headers = headers
 
 
 def refusal(meter: Meter, units: int, verdict: Verdict, now: float, wall_s: float) -> Refusal:
@@ -51,26 +62,25 @@ def refusal(meter: Meter, units: int, verdict: Verdict, now: float, wall_s: floa
     rule = meter.rule
     limit = f"{_OWNERS[rule.scope]} '{rule.owner}' may {allowance(rule)}"
     code = "budget_exhausted" if rule.kind == "usd" else "rate_limited"
-    retry_after_s: float | None
     if verdict is Verdict.AWAY:
         text, retry_after_s = "and how much of that is left cannot be found out now (on_failure = closed)", AWAY_RETRY_S
-        return Refusal("limits_away", 503, f"{limit}, {text}", rule=rule, retry_after_s=AWAY_RETRY_S, may_wait=False)
+        return Refusal("limits_away", 503, f"{limit}, {text}", rule=rule, retry_after_s=retry_after_s)
     if verdict is Verdict.WAIT:
         text, retry_after_s = "this process has to ask for its part of that first", WAIT_RETRY_S
-    elif units > rule.amount:
-        text, retry_after_s = f"this request alone may take {_amount(rule, units)}", None
+        return Refusal(code, 429, f"{limit}; {text}", rule=rule, retry_after_s=retry_after_s, may_wait=True)
+    told = headers([meter], now)
+    if units > rule.amount:
+        text, retry_after_s = f"this request alone may take {_amount(rule, units)}", RAISED_RETRY_S
+        told.append(_NO_RETRY)
     elif rule.kind == "usd":
-        text, retry_after_s = _budget_ends(rule, wall_s)
+        text, retry_after_s = _budget_ends(meter, units, wall_s)
+        told += [_NO_RETRY] if retry_after_s == RAISED_RETRY_S else []
     elif rule.kind == "concurrent":
         text, retry_after_s = "so many are running", AWAY_RETRY_S
     else:
-        back_at = meter.reset_at
-        if back_at <= now and meter.used > meter.told:  # what was used just now comes back a window later
-            back_at = now + meter.window_s * (1 + 1 / SLOTS) + _TELLING_S
-        retry_after_s = max(back_at - now, _LEAST_RETRY_S)
+        retry_after_s = max(meter.back_at(units, now) - now, _LEAST_RETRY_S)
         text = f"that is used up (this request: {units}); retry after {retry_after_s:.1f} s"
-    may_wait = verdict is Verdict.WAIT
-    return Refusal(code, 429, f"{limit}; {text}", rule=rule, retry_after_s=retry_after_s, may_wait=may_wait)
+    return Refusal(code, 429, f"{limit}; {text}", rule=rule, retry_after_s=retry_after_s, headers=told)
 
 
 def allowance(rule: LimitRule) -> str:
@@ -91,28 +101,26 @@ def headers(meters: Iterable[Meter], now: float) -> Headers:
     for what, kinds in (("requests", _REQUESTS), ("tokens", _TOKENS)):
         of_kind = [meter for meter in rates if meter.rule.kind in kinds]
         if of_kind:
-            meter = min(of_kind, key=lambda one: left(one) / one.amount)
+            meter = min(of_kind, key=lambda one: one.left() / one.amount)
             reset = _go_duration(max(meter.reset_at - now, 0.0))
-            for name, value in (("limit", meter.amount), ("remaining", left(meter)), ("reset", reset)):
+            for name, value in (("limit", meter.amount), ("remaining", meter.left()), ("reset", reset)):
                 out.append((f"x-ratelimit-{name}-{what}".encode(), str(value).encode()))
     if rates:
-        policy = (f'"{_name(one.rule)}";q={one.amount};w={math.ceil(one.window_s)}' for one in rates)
-        state = (f'"{_name(one.rule)}";r={left(one)};t={math.ceil(max(one.reset_at - now, 0.0))}' for one in rates)
+        policy = (f'"{_name(one.rule)}";q={one.amount}{_unit(one.rule)};w={math.ceil(one.window_s)}' for one in rates)
+        state = (f'"{_name(one.rule)}";r={one.left()};t={math.ceil(max(one.reset_at - now, 0.0))}' for one in rates)
         out += [(b"ratelimit-policy", ", ".join(policy).encode()), (b"ratelimit", ", ".join(state).encode())]
     return out
 
 
-def left(meter: Meter) -> int:
-    """Units that this process knows to be left: in its slice, and in the pool as last told."""
-    return min(max(meter.remaining + max(meter.avail, 0), 0), meter.amount)
-
-
-def _budget_ends(rule: LimitRule, wall_s: float) -> tuple[str, float | None]:
-    _, ends_at = rule.period_at(wall_s)
+def _budget_ends(meter: Meter, units: int, wall_s: float) -> tuple[str, float]:
+    """Why a budget refuses, and when to come back: soon, if requests that run may not need all they have set aside."""
+    if meter.left() + meter.reserved >= units:
+        return "what is left is set aside for requests that run", AWAY_RETRY_S
+    _, ends_at = meter.rule.period_at(wall_s)
     if ends_at == NEVER:
-        return "that is spent", None
+        return "that is spent", RAISED_RETRY_S
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ends_at))
-    return f"that is spent, or set aside for requests that run; it begins anew at {at}", ends_at - wall_s
+    return f"that is spent, or set aside by other processes; it begins anew at {at}", ends_at - wall_s
 
 
 def _amount(rule: LimitRule, units: int) -> str:
@@ -125,6 +133,11 @@ def _amount(rule: LimitRule, units: int) -> str:
 
 def _per(period: str) -> str:
     return {"": "in all", "total": "in all"}.get(period, f"a {period}")
+
+
+def _unit(rule: LimitRule) -> str:
+    """``qu``, where it is not the requests that are meant without it."""
+    return "" if rule.kind in _REQUESTS else ';qu="tokens"'
 
 
 def _name(rule: LimitRule) -> str:

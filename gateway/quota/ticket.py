@@ -3,11 +3,16 @@
 ::
 
     enter ─► reserve ─► … ─► settle      the answer's tokens and cost, whatever its end
-       └──────┴──► abandon               it never reached a provider: all comes back but the request itself
+       └──────┴──► abandon               it never reached a provider: all comes back but the request itself,
+                                         and that, too, if it was a limit or a full line that refused it
+
+A request that is refused takes nothing: else who has spent a budget could, by asking on, use up the requests of a whole
+team. Until all limits have agreed a request is set aside only, like tokens.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -44,31 +49,40 @@ class Plan:
 
 
 class _Hold:
-    """Units of a meter that are set aside for a request."""
+    """Units of a meter that are set aside for a request.
 
-    __slots__ = ("epoch", "meter", "units")
+    Attributes:
+        asked_at: The meter's last round when more was asked for.
+    """
+
+    __slots__ = ("asked_at", "epoch", "meter", "units")
 
     def __init__(self, meter: Meter, units: int) -> None:
         self.meter, self.units, self.epoch = meter, units, meter.epoch
+        self.asked_at = -math.inf
         meter.reserve(units)
 
 
 class Ticket:
     """See the module; made by :meth:`gateway.quota.quota.Quota.enter`."""
 
-    __slots__ = ("_done", "_model", "_money", "_owed", "_places", "_plan", "_quota", "_tokens")
+    __slots__ = (
+        "_asked", "_done", "_model", "_money", "_owed", "_places", "_plan", "_quota", "_requests", "_tokens",
+    )  # fmt: skip
 
     def __init__(self, quota: Quota, plan: Plan, owed: list[Meter] | None, now: float) -> None:
         self._quota, self._plan = quota, plan
         self._model: Plan | None = None
-        self._done = False
+        self._asked = self._done = False
+        self._requests: list[_Hold] = []  # not yet counted
         self._places: list[_Hold] = []
         self._tokens: list[_Hold] = []
         self._money: list[_Hold] = []
         self._owed = owed
         for meter in plan.gates:
             if owed is None or meter not in owed:
-                self._pass_gate(meter)
+                holds = self._places if meter.rule.kind == "concurrent" else self._requests
+                holds.append(_Hold(meter, 1))
 
     def reserve(self, model_rules: Rules, tokens: int, micro_usd: int, now: float) -> Refusal | None:
         """Set aside what the request may use, all or nothing. Before this says None, nothing may be sent upstream.
@@ -83,6 +97,7 @@ class Ticket:
             None, or the refusal. The ticket is still to be abandoned then, or asked again if it ``may_wait``.
         """
         quota = self._quota
+        self._asked = True
         quota.check_leases(now)
         plan, model = self._plan, quota.plan(model_rules)
         gates = model.gates if self._owed is None else [*self._owed, *model.gates]
@@ -99,6 +114,7 @@ class Ticket:
         if waits is not None:
             return refusal(*waits, Verdict.WAIT, now, quota.wall())
         self._owed, self._model = None, model
+        self._count(1)
         for meter in gates:
             self._pass_gate(meter)
         self._tokens = [_Hold(meter, tokens) for meter in of_tokens]
@@ -141,6 +157,7 @@ class Ticket:
             return
         self._done = True
         self._quota.check_leases(now)
+        self._count(0 if self._asked else 1)
         for hold in self._places:
             hold.meter.settle(hold.units, 0, hold.epoch)
         for hold in self._tokens:
@@ -148,13 +165,19 @@ class Ticket:
         for hold in self._money:
             hold.meter.settle(hold.units, micro_usd, hold.epoch)
 
-    def abandon(self) -> None:
-        """End without having reached a provider: tokens and money come back, the request itself stays counted."""
+    def abandon(self, *, counted: bool = True) -> None:
+        """End without having reached a provider: tokens and money come back.
+
+        Args:
+            counted: Whether the request itself stays counted, if no limit has refused it.
+        """
+        self._asked = self._asked or not counted
         self.settle(0, 0, trio.current_time())
 
     def headers(self) -> Headers:
         """What is left, for the answer's head: ``x-ratelimit-*``, ``RateLimit-Policy`` and ``RateLimit``."""
-        return headers((*self._plan.gates, *self._plan.tokens), trio.current_time())
+        of_model = () if self._model is None else (*self._model.gates, *self._model.tokens)
+        return headers((*self._plan.gates, *self._plan.tokens, *of_model), trio.current_time())
 
     def warnings(self) -> list[str]:
         """The soft limits that are exceeded, in words."""
@@ -163,12 +186,18 @@ class Ticket:
             f"{meter.rule.scope} '{meter.rule.owner}' may {allowance(meter.rule)}; that is exceeded"
             for plan in plans
             for meter in (*plan.gates, *plan.tokens, *plan.money)
-            if not meter.rule.hard and meter.avail < 0
+            if not meter.rule.hard and meter.avail + meter.remaining < 0
         ]
 
     def _ends_streams(self, hold: _Hold) -> bool:
         rule = hold.meter.rule
         return rule.hard and (rule.stop_streams or self._quota.stop_streams) and hold.epoch == hold.meter.epoch
+
+    def _count(self, used: int) -> None:
+        """Count what was set aside of limits on requests, or give it back."""
+        for hold in self._requests:
+            hold.meter.settle(hold.units, used, hold.epoch)
+        self._requests = []
 
     def _pass_gate(self, meter: Meter) -> None:
         if meter.rule.kind == "concurrent":
@@ -184,9 +213,14 @@ def _extend(hold: _Hold, by: int) -> bool:
     if meter.avail < more:
         more = by
     if meter.avail < more:
+        if hold.asked_at == meter.touched_at:  # in this very round: once is enough, or the demand seems to grow
+            return True
         verdict = meter.short(more, trio.current_time())
+        if verdict is Verdict.WAIT:
+            hold.asked_at = meter.touched_at
+            return True
         if verdict is not Verdict.OWE:
-            return verdict is Verdict.WAIT
+            return False
     meter.reserve(more)
     hold.units += more
     return True

@@ -4,6 +4,8 @@
 local prefix = KEYS[1]
 local HOLDERS = prefix .. 'holders'
 local SLOTS = 64
+local BACK_POINTS = 8
+local LONGEST_LEASE_S = 600
 local KEEP_S = 40 * 86400
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
@@ -44,10 +46,13 @@ end
 
 local function release(pool)
   if pool.window > 0 then
-    local first = math.floor(now * SLOTS / pool.window) - SLOTS
-    for slot in pairs(pool.charges) do
-      if slot < first then pool.charges[slot] = nil end
+    local last = math.floor(now * SLOTS / pool.window)
+    local ahead = 0
+    for slot, units in pairs(pool.charges) do
+      if slot > last then ahead = ahead + units end
+      if slot > last or slot < last - SLOTS then pool.charges[slot] = nil end
     end
+    if ahead > 0 then pool.charges[last] = (pool.charges[last] or 0) + ahead end
   end
 end
 
@@ -108,15 +113,22 @@ local function take(key, claim, alone)
   end
   store_pool(pool)
   redis.call('HSET', key, claim.name, int(share.granted) .. ':' .. int(share.used) .. ':' .. int(share.returned))
-  local reset = 0
+  local answer = {int(share.granted), int(math.max(remaining, 0))}
   if pool.window > 0 then
-    local first = nil
-    for slot in pairs(pool.charges) do
-      if not first or slot < first then first = slot end
+    local slots, total, mark = {}, 0, 1
+    for slot in pairs(pool.charges) do slots[#slots + 1] = slot end
+    table.sort(slots)
+    local step = math.max(math.floor(claim.amount / BACK_POINTS), 1)
+    for i, slot in ipairs(slots) do
+      total = total + pool.charges[slot]
+      if total >= mark or i == #slots then
+        answer[#answer + 1] = tostring(math.max((slot + 1 + SLOTS) * pool.window / SLOTS - now, 0))
+        answer[#answer + 1] = int(total)
+        mark = (math.floor(total / step) + 1) * step
+      end
     end
-    if first then reset = math.max((first + 1 + SLOTS) * pool.window / SLOTS - now, 0) end
   end
-  return {int(share.granted), int(math.max(remaining, 0)), tostring(reset)}
+  return answer
 end
 
 local function claims_from(first)
@@ -141,6 +153,10 @@ local what, holder = ARGV[1], ARGV[2]
 
 if what == 'settle' then
   for _, gone in ipairs(redis.call('ZRANGEBYSCORE', HOLDERS, '-inf', tostring(now))) do finish(gone) end
+  local longest = string.format('%.6f', now + LONGEST_LEASE_S)  -- what is beyond it was before the clock was set back
+  for _, far in ipairs(redis.call('ZRANGEBYSCORE', HOLDERS, '(' .. longest, '+inf')) do
+    redis.call('ZADD', HOLDERS, longest, far)
+  end
   if ARGV[4] == '0' and not redis.call('ZSCORE', HOLDERS, holder) then return {} end
   redis.call('ZADD', HOLDERS, string.format('%.6f', now + tonumber(ARGV[3])), holder)
   local holders = redis.call('ZCARD', HOLDERS)

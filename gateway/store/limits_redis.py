@@ -74,8 +74,8 @@ class RedisLimits:
         return Granted(
             holders=int(holders),
             grants=tuple(
-                Grant(name=claim.name, granted=int(granted), remaining=int(remaining), reset_s=float(reset_s))
-                for claim, (granted, remaining, reset_s) in zip(claims, grants, strict=True)
+                Grant(name=claim.name, granted=int(granted), remaining=int(remaining), back=_pairs(back))
+                for claim, (granted, remaining, *back) in zip(claims, grants, strict=True)
             ),
         )
 
@@ -107,3 +107,7 @@ def _flat(claims: Sequence[Claim]) -> list[str]:
         for one in claims
         for part in (one.name, *map(repr, (one.amount, one.window_s, one.used, one.returned, one.target, one.need)))
     ]
+
+
+def _pairs(flat: Sequence[bytes]) -> tuple[tuple[float, int], ...]:
+    return tuple((float(flat[at]), int(flat[at + 1])) for at in range(0, len(flat), 2))

@@ -6,8 +6,8 @@ rounds a second while it is busy, so with more than some tens of busy processes 
 
 *Cost*, measured: a round of nine limits 0.5 ms in SQLite and 2 ms in PostgreSQL on loopback, of a hundred 5 and 8 ms.
 
-The clock is the database's: in SQLite the machine's, for all its processes are there. If it is set back, used units
-come back later; if it is set on, sooner.
+The clock is the database's: in SQLite the machine's, for all its processes are there. If it is set back, what was used
+before comes back a window after that; if it is set on, sooner.
 
 What nobody has asked for in 40 days is deleted, but for budgets without an end: rates are empty and months are over.
 """
@@ -15,9 +15,9 @@ What nobody has asked for in 40 days is deleted, but for budgets without an end:
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from gateway.core.limits import FOREVER_S, Claim, Grant, Granted
+from gateway.core.limits import FOREVER_S, LONGEST_LEASE_S, Claim, Grant, Granted
 from gateway.policy.lease import Pool, Share, leave, reconcile, take, write_off
 from gateway.store.sql import Session, SqlStore
 
@@ -39,20 +39,30 @@ _PUT_HOLDER = """
 INSERT INTO limit_holder (holder, expires_s) VALUES (?, ?)
 ON CONFLICT (holder) DO UPDATE SET expires_s = excluded.expires_s
 """
+# What is later than any lease was written before the clock was set back.
+_SET_BACK = "UPDATE limit_holder SET expires_s = ? WHERE expires_s > ?"
 
 
 class SqlLimits:
-    """A :class:`gateway.quota.backend.LimitBackend` in a database. All methods raise ``StoreError``."""
+    """A :class:`gateway.quota.backend.LimitBackend` in a database. All methods raise ``StoreError``.
 
-    def __init__(self, store: SqlStore) -> None:
+    Args:
+        clock: Of the machine, in seconds since the epoch; for SQLite, PostgreSQL has its own.
+    """
+
+    def __init__(self, store: SqlStore, clock: Callable[[], float] = time.time) -> None:
         self._store = store
+        self._clock = clock
 
     async def settle(self, holder: str, lease_s: float, claims: Sequence[Claim], *, new: bool) -> Granted | None:
-        return await self._store.write(lambda session: _settle(session, holder, lease_s, claims, new=new))
+        def work(session: Session) -> Granted | None:
+            return _settle(session, holder, lease_s, claims, self._now_s(session), new=new)
+
+        return await self._store.write(work)
 
     async def leave(self, holder: str, claims: Sequence[Claim]) -> None:
         def work(session: Session) -> None:
-            now_s = _locked_clock(session)
+            now_s = self._now_s(session)
             if session.rows("SELECT 1 FROM limit_holder WHERE holder = ?", (holder,)):
                 _leave(session, holder, claims, now_s)
                 _end(session, holder, now_s)
@@ -61,7 +71,7 @@ class SqlLimits:
 
     async def reconcile(self, name: str, spent: int) -> int:
         def work(session: Session) -> int:
-            now_s = _locked_clock(session)
+            now_s = self._now_s(session)
             pool = _pools(session, [name]).get(name)
             back = reconcile(pool, spent) if pool is not None else 0
             if pool is not None and back:
@@ -70,14 +80,24 @@ class SqlLimits:
 
         return await self._store.write(work)
 
+    def _now_s(self, session: Session) -> float:
+        """Wait for the rounds of others to end; then what time it is."""
+        if session.dialect == "sqlite":
+            return self._clock()
+        session.rows("SELECT pg_advisory_xact_lock(?)", (_LOCK,))
+        return float(session.rows("SELECT extract(epoch FROM clock_timestamp())")[0][0])
 
-def _settle(session: Session, holder: str, lease_s: float, claims: Sequence[Claim], *, new: bool) -> Granted | None:
-    now_s = _locked_clock(session)
+
+def _settle(
+    session: Session, holder: str, lease_s: float, claims: Sequence[Claim], now_s: float, *, new: bool
+) -> Granted | None:
     gone = session.rows("SELECT holder FROM limit_holder WHERE expires_s <= ?", (now_s,))
     for (name,) in gone:
         _end(session, name, now_s)
     if gone:  # seldom enough to clean up as well
         session.run("DELETE FROM limit_pool WHERE seen_s < ? AND name NOT LIKE ?", (now_s - KEEP_S, _ENDLESS))
+    longest_s = now_s + LONGEST_LEASE_S
+    session.run(_SET_BACK, (longest_s, longest_s))
     if not new and not session.rows("SELECT 1 FROM limit_holder WHERE holder = ?", (holder,)):
         return None
     session.run(_PUT_HOLDER, (holder, now_s + lease_s))
@@ -120,14 +140,6 @@ def _end(session: Session, holder: str, now_s: float) -> None:
     session.run_many(_PUT_POOL, [_pool_row(row[0], row[4], pools[row[0]], now_s) for row in rows])
     session.run("DELETE FROM limit_share WHERE holder = ?", (holder,))
     session.run("DELETE FROM limit_holder WHERE holder = ?", (holder,))
-
-
-def _locked_clock(session: Session) -> float:
-    """Wait for the rounds of others to end; then what time it is."""
-    if session.dialect == "sqlite":
-        return time.time()
-    session.rows("SELECT pg_advisory_xact_lock(?)", (_LOCK,))
-    return float(session.rows("SELECT extract(epoch FROM clock_timestamp())")[0][0])
 
 
 def _pools(session: Session, names: Sequence[str]) -> dict[str, Pool]:

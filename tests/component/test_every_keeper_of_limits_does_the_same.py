@@ -25,6 +25,13 @@ def _collected():
     gc.collect()
 
 
+class Clock:
+    at_s = 1_800_000_000.0
+
+    def __call__(self):
+        return self.at_s
+
+
 @asynccontextmanager
 async def sql_limits(store):
     try:
@@ -107,6 +114,15 @@ async def test_used_units_of_a_rate_come_back_a_window_later(opened):
                 await trio.sleep(0.02)
 
 
+async def test_when_used_units_come_back_is_told_alike(opened):
+    async with opened() as keeper:
+        await settle(keeper, "a", claim(window_s=3600.0, target=100), new=True)
+        first = (await settle(keeper, "a", claim(window_s=3600.0, used=30))).grants[0]
+        second = (await settle(keeper, "a", claim(window_s=3600.0, used=70))).grants[0]
+        assert (first.back[-1][1], second.back[-1][1]) == (30, 70)
+        assert all(3599 < after_s <= 3600 * 65 / 64 for after_s, _ in (*first.back, *second.back))
+
+
 async def test_a_lease_that_is_over_frees_slots_charges_rates_and_loses_money_until_it_is_reconciled(opened):
     async with opened() as keeper:
         pools = (("slots", HELD_S), ("rate", 3600.0), ("usd:key:x:total:", FOREVER_S))
@@ -173,3 +189,23 @@ async def test_redis_that_is_away_says_so_and_works_when_it_is_back(redis):
             redis.start()
         assert await settle(keeper, "a", claim(target=1)) is None
         assert (await settle(keeper, "a", claim(target=1), new=True)).grants[0].granted == 1
+
+
+async def test_a_machines_clock_that_is_set_back_costs_one_window_and_no_lease_outlives_it(tmp_path):
+    clock = Clock()
+    store = SqliteSql(Database(str(tmp_path / "sluice.db")))
+    for keeper in (MemoryLimits(clock), SqlLimits(store, clock)):
+        clock.at_s = 1_800_000_000.0
+        used = claim(window_s=60.0, used=60)
+        await settle(keeper, "a", claim(window_s=60.0, target=60), new=True)
+        assert (await settle(keeper, "a", used)).grants[0].remaining == 40
+        await settle(keeper, "b", claim("slots", target=50), new=True, lease_s=600.0)
+        clock.at_s -= 86_400.0
+        grant = (await settle(keeper, "a", used)).grants[0]
+        assert (grant.remaining, grant.back) == (40, ((60.9375 - clock.at_s % 0.9375, 60),))
+        clock.at_s += 61.0
+        assert (await settle(keeper, "c", claim(window_s=60.0), new=True)).grants[0].remaining == 100
+        clock.at_s += 600.0
+        answer = await settle(keeper, "d", claim("slots"), new=True)
+        assert (answer.holders, answer.grants[0].remaining) == (1, 100)
+    await store.aclose()

@@ -71,12 +71,39 @@ async def test_a_refused_reservation_takes_nothing(autojump_clock):
         (await open_ticket(process)).abandon()
         before = await used(process)
         ticket = process.quota.enter(RULES, trio.current_time())
+        await trio.sleep(0.3)  # the keeper has been told of it by now
         refused = await ticket.reserve_soon(MODEL, 10, 2_000_000)
         assert refused.code == "budget_exhausted"
         assert "key 'dev' may spend 1.00 USD a month; this request alone may take 2.00 USD" in refused.public_message
+        assert refused.retry_after_s == 3_600
+        assert dict(refused.headers)[b"x-should-retry"] == b"false"
         ticket.abandon()
+        assert await used(process) == before
+
+
+async def test_who_has_spent_a_budget_cannot_use_up_the_requests_of_the_team(autojump_clock):
+    team = LimitRule(scope="team", owner="blue", kind="rpm", amount=20)
+    spent = (rule("usd", 100, period="month"), team)
+    other = (LimitRule(scope="key", owner="other", kind="usd", amount=100_000, period="month"), team)
+    async with processes(2) as both:
+        assert await both[0].ask(spent, micro_usd=100) is None
+        for _ in range(10):
+            for process in both:
+                assert (await process.ask(spent, micro_usd=100)).code == "budget_exhausted"
+                await trio.sleep(0.2)
+        for number in range(19):
+            assert await both[number % 2].ask(other, micro_usd=100) is None, number
+        assert (await both[0].ask(other, micro_usd=100)).rule is team
+
+
+async def test_a_request_that_found_no_room_is_not_counted_and_one_that_was_wrong_is(autojump_clock):
+    async with processes(1) as (process,):
+        (await open_ticket(process)).settle(0, 0, trio.current_time())
+        await trio.sleep(1.0)
+        process.quota.enter(RULES, trio.current_time()).abandon(counted=False)
+        process.quota.enter(RULES, trio.current_time()).abandon()
         found = await used(process)
-        assert found == before | {("rpm", "dev"): 2}
+        assert (found["rpm", "dev"], found["concurrent", "dev"]) == (2, 0)
 
 
 async def test_refusals_say_which_limit_of_whom_and_when(autojump_clock):
@@ -90,6 +117,34 @@ async def test_refusals_say_which_limit_of_whom_and_when(autojump_clock):
         assert 55 < refused.retry_after_s < 63
         await trio.sleep(refused.retry_after_s)
         assert await process.ask(team) is None
+
+
+async def test_a_large_request_is_told_when_there_will_be_enough_for_it(autojump_clock):
+    async with processes(1) as (process,):
+        tokens = (rule("tpm", 1_000),)
+        for used in (50, 400, 500):
+            assert await process.ask(tokens, tokens=used) is None
+            await trio.sleep(15.0)
+        for wanted, back_after_s in ((60, 15), (400, 30), (900, 45), (1_000, 45)):
+            refused = await process.ask(tokens, tokens=wanted)
+            assert back_after_s - 1 < refused.retry_after_s < back_after_s + 2, wanted
+            headers = dict(refused.headers)
+            assert int(headers[b"ratelimit"].partition(b"t=")[2]) <= refused.retry_after_s + 1
+            assert headers[b"x-ratelimit-limit-tokens"] == b"1000"
+        refused = await process.ask(tokens, tokens=900)
+        await trio.sleep(refused.retry_after_s + 1.0)
+        assert await process.ask(tokens, tokens=900) is None
+
+
+async def test_money_that_is_set_aside_only_may_be_back_soon(autojump_clock):
+    async with processes(1) as (process,), trio.open_nursery() as nursery:
+        rules, done = (rule("usd", 1_000, period="month"),), trio.Event()
+        nursery.start_soon(lambda: process.ask(rules, micro_usd=800, hold=done))
+        await trio.sleep(1.0)
+        refused = await process.ask(rules, micro_usd=500)
+        assert refused.retry_after_s == 1.0
+        assert "set aside for requests that run" in refused.public_message
+        done.set()
 
 
 async def test_a_budget_begins_anew_with_its_period(autojump_clock):
@@ -116,11 +171,26 @@ async def test_a_stream_ends_only_when_its_limit_has_no_more_and_says_so(autojum
         ticket.exhausted(0, 1_010)
         await trio.sleep(0.2)
         assert ticket.exhausted(0, 1_010)
+        assert ticket.exhausted(0, 1_010), "and says so to whoever asks again"
         goes_on = (LimitRule(scope="key", owner="other", kind="usd", amount=1_000, period="day"),)
         other = await open_ticket(process, goes_on, 0, 600, ())
         assert not other.exhausted(0, 5_000)
         ticket.settle(0, 1_010, trio.current_time())
         other.settle(0, 5_000, trio.current_time())
+
+
+async def test_a_stream_that_needs_more_asks_for_it_once_a_round(autojump_clock):
+    async with processes(2) as (first, second):
+        stops = (rule("usd", 100_000, period="day", stop_streams=True),)
+        ticket = await open_ticket(first, stops, 0, 1_000, ())
+        await trio.sleep(6.0)  # the slice has flown back
+        for spent in range(1_010, 3_000, 10):
+            assert not ticket.exhausted(0, spent)
+        await trio.sleep(0.05)
+        (limit,) = first.quota.statistics()
+        assert limit.in_hand <= 3_000, "what one stream needs, and not the sum of what its events needed"
+        ticket.settle(0, 3_000, trio.current_time())
+        assert await second.ask(stops, micro_usd=90_000) is None
 
 
 async def test_a_soft_limit_warns_and_refuses_nobody(autojump_clock):
@@ -133,16 +203,26 @@ async def test_a_soft_limit_warns_and_refuses_nobody(autojump_clock):
         ticket.settle(0, 0, trio.current_time())
 
 
+async def test_a_soft_limit_that_is_not_exceeded_does_not_warn_for_want_of_a_slice(autojump_clock):
+    async with processes(1) as (process,):
+        soft = (rule("usd", 1_000_000, period="day", hard=False), rule("rpm", 100, hard=False))
+        for _ in range(20):
+            ticket = await open_ticket(process, soft, 0, 10_000, ())
+            assert ticket.warnings() == []
+            ticket.settle(0, 10_000, trio.current_time())
+
+
 async def test_headers_tell_what_is_left(autojump_clock):
     async with processes(1) as (process,):
         ticket = await open_ticket(process)
         await trio.sleep(1.0)
         headers = dict(ticket.headers())
-        assert headers[b"x-ratelimit-limit-requests"] == b"1000"
-        assert headers[b"x-ratelimit-remaining-requests"] == b"999"
+        assert headers[b"x-ratelimit-limit-requests"] == b"500"  # of the model, which has less left
+        assert headers[b"x-ratelimit-remaining-requests"] == b"499"
         assert headers[b"x-ratelimit-limit-tokens"] == b"100000"
         assert headers[b"x-ratelimit-remaining-tokens"] == b"99000"
         assert headers[b"x-ratelimit-reset-requests"].endswith(b"s")
-        assert headers[b"ratelimit-policy"] == b'"key-rpm";q=1000;w=60, "key-tpm";q=100000;w=60'
+        policy = '"key-rpm";q=1000;w=60, "key-tpm";q=100000;qu="tokens";w=60, "model-rpm";q=500;w=60'
+        assert headers[b"ratelimit-policy"] == policy.encode()
         assert headers[b"ratelimit"].startswith(b'"key-rpm";r=999;t=')
         ticket.abandon()

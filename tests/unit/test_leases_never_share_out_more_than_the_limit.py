@@ -9,7 +9,7 @@ from gateway.policy.lease import Pool, Share, reconcile, take, write_off
 STEPS = st.lists(
     st.tuples(
         st.integers(0, 2),  # which holder
-        st.sampled_from(["use", "tell", "return", "repeat", "crash"]),
+        st.sampled_from(["use", "tell", "return", "repeat", "crash", "set the clock back"]),
         st.integers(0, 12),  # units
         st.integers(0, 4_000),  # ms since the step before
     ),
@@ -34,7 +34,7 @@ class Holder:
 @settings(max_examples=400)
 @given(steps=STEPS)
 def test_no_window_sees_more_than_the_limit(steps):
-    pool, holders, now, uses = Pool(), [Holder() for _ in range(3)], 1000.0, []
+    pool, holders, now, uses, behind_s = Pool(), [Holder() for _ in range(3)], 1000.0, [], 0
     for index, step, units, gap_ms in steps:
         now += gap_ms / 1000
         holder = holders[index]
@@ -45,12 +45,14 @@ def test_no_window_sees_more_than_the_limit(steps):
         elif step == "return":
             holder.returned += min(units, holder.in_hand)
         elif step == "crash":
-            write_off(pool, holder.share, 10.0, now)
+            write_off(pool, holder.share, 10.0, now - behind_s)
             holders[index] = Holder()
+        elif step == "set the clock back":
+            behind_s += units
         else:
-            holder.granted = take(pool, holder.share, holder.claim(10.0, units, units // 2), now).granted
-            if step == "repeat":  # the answer was lost, and the same is told again
-                holder.granted = take(pool, holder.share, holder.claim(10.0, units, units // 2), now).granted
+            told = holder.claim(10.0, units, units // 2)
+            for _ in range(2 if step == "repeat" else 1):  # the answer was lost, and the same is told again
+                holder.granted = take(pool, holder.share, told, now - behind_s).granted
         assert pool.held == sum(holder.share.balance for holder in holders)
     for begin in uses:
         assert sum(1 for at in uses if begin <= at < begin + 10.0) <= 20
