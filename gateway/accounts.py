@@ -19,7 +19,7 @@ set aside, so that a budget that is spent refuses all the same.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import trio
 
@@ -31,6 +31,7 @@ from gateway.core.principal import Principal
 from gateway.identity.belonging import rules
 from gateway.ledger.entry import Entry
 from gateway.ledger.ledger import Ledger
+from gateway.ledger.losses import ARRIVAL_S, EVERY_S, recover
 from gateway.ledger.prices import Prices
 from gateway.ledger.spill import name_of
 from gateway.ledger.unread import MAX_TOKENS
@@ -197,6 +198,7 @@ class Accounts:
         self._url = config.limits.url
         self._rates, self._budgets = LaterLimits(), LaterLimits()
         self._sql: SqlStore | None = None
+        self._sql_limits: SqlLimits | None = None
         self.quota = Quota(
             self._rates,
             budgets=None if self._url is None else self._budgets,
@@ -234,6 +236,8 @@ class Accounts:
         self.prices = self.ledger.prices = Prices(config, self._price_unknown)
         found = {model.name: rules("model", model.name, model) for model in config.model}
         self._of_models = {name: limits for name, limits in found.items() if limits}
+        longest_s = (config.timeouts.total_s, *(model.timeouts.total_s or 0.0 for model in config.model))
+        self._rest_s = max(longest_s) + ARRIVAL_S
         self.quota.know(rule for limits in self._of_models.values() for rule in limits)
 
     @asynccontextmanager
@@ -244,7 +248,7 @@ class Accounts:
             StoreError: What Redis needs is not installed.
         """
         self._sql = store.sql
-        self._budgets.keeper = SqlLimits(store.sql)
+        self._budgets.keeper = self._sql_limits = SqlLimits(store.sql)
         async with AsyncExitStack() as stack:
             self._rates.keeper = self._budgets.keeper
             if self._url is not None:
@@ -255,14 +259,22 @@ class Accounts:
                 self.ledger.close()
 
     def background(self) -> list[Callable[[], Awaitable[None]]]:
-        """What has to run: slices are refilled, entries are written."""
-        return [self._keep_limits, self._keep_ledger]
+        """What has to run: slices are refilled, entries are written, what crashes lost of budgets is set right."""
+        return [self._keep_limits, self._keep_ledger, self._recover_losses]
 
     async def _keep_limits(self) -> None:
         await self.quota.run()
 
     async def _keep_ledger(self) -> None:
         await self.ledger.run()
+
+    async def _recover_losses(self) -> None:
+        while True:
+            await trio.sleep(EVERY_S)
+            if self._sql_limits is not None:
+                with suppress(StoreError):  # the ledger's writer says that the store is away
+                    for name, micro_usd in (await recover(self._sql_limits, self._opened(), self._rest_s)).items():
+                        self._say("warning", "budget_set_right_after_a_crash", budget=name, back_micro_usd=micro_usd)
 
     async def finish(self, timeout_s: float) -> None:
         """Write what waits; what the store does not take in time goes to the disk."""

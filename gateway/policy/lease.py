@@ -127,12 +127,14 @@ def write_off(pool: Pool, share: Share, window_s: float, now_s: float) -> None:
 def reconcile(pool: Pool, spent: int) -> int:
     """Set a budget's losses right: ``spent`` is what the ledger proves. Returns the units that came back.
 
-    Only what was lost can come back, and only if no slice is out: then all that was spent is in the ledger.
+    Only what was lost can come back, and only if no slice is out: then all that was spent is in the ledger. The rest of
+    it counts as used, for good.
     """
-    if pool.held > 0:
+    if pool.held > 0 or not pool.lost:
         return 0
     back = min(pool.lost, max(pool.used() + pool.lost - spent, 0))
-    pool.lost -= back
+    pool.charges[_FOR_EVER] = pool.charges.get(_FOR_EVER, 0) + pool.lost - back
+    pool.lost = 0
     return back
 
 

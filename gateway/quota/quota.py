@@ -19,8 +19,8 @@ what the reservations were too low.
 
 **What a crash loses**: what that process held: what its requests had set aside, and the slice in hand, at most 1/8 of a
 limit or what waiting requests need. Of a rate for the lease and one window; of concurrency for the lease; of a budget
-until reconciled with the ledger (:meth:`Quota.reconcile`), else until the period ends. A keeper that loses its data
-(Redis without persistence) forgets what was used; budgets belong into a database.
+until it was not used for half a minute and the ledger has shown what was really spent (:mod:`gateway.ledger.losses`).
+A keeper that loses its data (Redis without persistence) forgets what was used; budgets belong into a database.
 """
 
 from __future__ import annotations
@@ -99,7 +99,6 @@ class Quota:
             self._budgets = lessee(budgets)
         self._lessees = (self._rates,) if budgets is None else (self._rates, self._budgets)
         self._round = trio.Event()
-        self._money = backend if budgets is None else budgets
         self._meters: dict[str, Meter] = {}
         self._ends: dict[str, float] = {}  # of meters whose budget's period ends
         self._plans: dict[int, tuple[Rules, Plan]] = {}
@@ -187,15 +186,6 @@ class Quota:
     async def refilled(self) -> None:
         """Wait until a keeper has answered, or could not be reached."""
         await self._round.wait()
-
-    async def reconcile(self, rule: LimitRule, spent_micro_usd: int) -> int:
-        """Set a budget right after crashes: ``spent_micro_usd`` is what the ledger has for its present period.
-
-        Returns: Micro-dollars that came back; 0 while any process holds a slice of it.
-        Raises: What the backend raises when it is away.
-        """
-        period, _ = rule.period_at(self.wall())
-        return await self._money.reconcile(rule.pool_name(period), spent_micro_usd)
 
     def statistics(self) -> list[LimitStatistics]:
         """Every limit that this process knows."""

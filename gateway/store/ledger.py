@@ -10,7 +10,7 @@ The same statements serve SQLite and PostgreSQL; the columns' meaning is :class:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from gateway.store.sql import Session, SqlStore, Value
 
@@ -58,6 +58,13 @@ _ADD = (
     f"INSERT INTO usage_entry ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))}) "  # noqa: S608
     "ON CONFLICT (id) DO NOTHING"
 )
+# Whose spending a budget limits, and which rows are theirs. A key's goes by name and id, see identity/belonging.
+Spender = Literal["key", "team", "org"]
+SPENDERS: Final[Mapping[Spender, str]] = {
+    "key": "(key_id = '' AND key_name = ?) OR (key_id <> '' AND key_name || '#' || substr(key_id, 5, 12) = ?)",
+    "team": "team = ?",
+    "org": "org = ?",
+}
 _PRUNE = "DELETE FROM usage_entry WHERE id IN (SELECT id FROM usage_entry WHERE at_s < ? ORDER BY at_s LIMIT ?)"
 
 
@@ -93,3 +100,18 @@ async def sums(sql: SqlStore, by: Sequence[str], since_s: float, until_s: float)
         statement += f" GROUP BY {places} ORDER BY {cost} DESC, {places}"
     rows = await sql.read(lambda session: session.rows(statement, (since_s, until_s)))
     return [(*row[: len(by)], *(int(number) for number in row[len(by) :])) for row in rows]
+
+
+async def spent_micro_usd(sql: SqlStore, whose: Spender, owner: str, since_s: float, until_s: float) -> int:
+    """What a budget's owner has spent, cost and loss, as far as prices are known.
+
+    Raises: StoreError.
+    """
+    rows = SPENDERS[whose]
+    statement = (
+        "SELECT COALESCE(SUM(COALESCE(cost_micro_usd, 0) + COALESCE(lost_micro_usd, 0)), 0) FROM usage_entry "  # noqa: S608
+        f"WHERE ({rows}) AND at_s >= ? AND at_s < ?"
+    )
+    values: list[Value] = [*[owner] * rows.count("?"), since_s, until_s]
+    [(total,)] = await sql.read(lambda session: session.rows(statement, values))
+    return int(total)

@@ -181,8 +181,9 @@ end
 
 -- reconcile NAME SPENT
 local pool = load_pool(ARGV[2])
-if pool.held > 0 or not pool.window then return 0 end
+if pool.held > 0 or pool.lost == 0 or not pool.window then return 0 end
 local back = math.min(pool.lost, math.max(used(pool) + pool.lost - tonumber(ARGV[3]), 0))
-pool.lost = pool.lost - back
-if back > 0 then store_pool(pool) end
+pool.charges[-1] = (pool.charges[-1] or 0) + pool.lost - back
+pool.lost = 0
+store_pool(pool)
 return back

@@ -24,6 +24,7 @@ from gateway.store.sql import Session, SqlStore
 KEEP_S = 40 * 86_400.0
 _LOCK = 7_585_824  # of the rounds; any number that is nobody else's in this database
 _ENDLESS = "usd:%:total:"
+_LOST = "SELECT name FROM limit_pool WHERE lost > 0 AND held = 0 AND seen_s < ?"
 _PER_QUERY = 400  # names
 
 _PUT_POOL = """
@@ -69,12 +70,21 @@ class SqlLimits:
 
         await self._store.write(work)
 
+    async def with_losses(self, rest_s: float) -> list[str]:
+        """Budgets that crashes lost something of, and that nobody has had a slice of or asked for during ``rest_s``."""
+
+        def work(session: Session) -> list[str]:
+            return [name for (name,) in session.rows(_LOST, (self._now_s(session) - rest_s,))]
+
+        return await self._store.write(work)  # in PostgreSQL the clock is read under a lock
+
     async def reconcile(self, name: str, spent: int) -> int:
         def work(session: Session) -> int:
             now_s = self._now_s(session)
             pool = _pools(session, [name]).get(name)
+            lost = pool.lost if pool is not None else 0
             back = reconcile(pool, spent) if pool is not None else 0
-            if pool is not None and back:
+            if pool is not None and lost:
                 session.run_many(_PUT_POOL, [_pool_row(name, FOREVER_S, pool, now_s)])
             return back
 

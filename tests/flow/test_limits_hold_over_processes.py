@@ -98,7 +98,7 @@ async def test_a_crash_never_lets_a_budget_be_overspent_and_the_ledger_brings_th
             spent += 10
         assert 300 + (1_000 - 300) / 2 <= spent <= 1_000
         await trio.sleep(6.0)  # its slice flows back, which reconciling needs
-        back = await second.quota.reconcile(rule, spent)
+        back = await second.keeper.reconcile(rule.pool_name(rule.period_at(trio.current_time())[0]), spent)
         assert 120 <= back <= 1_000 - spent  # the slice: an eighth of the budget
         while await second.ask((rule,), micro_usd=10) is None:
             spent += 10
