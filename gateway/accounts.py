@@ -46,6 +46,7 @@ from gateway.store.sqlite import Store
 from gateway.upstream.targets import Route
 
 USUAL_TOKENS = 1_000  # of an answer, before any was seen
+ANSWERLESS = frozenset({"/v1/embeddings", "/v1/messages/count_tokens"})  # endpoints whose answers have no tokens
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -94,7 +95,9 @@ class Account:
             if isinstance(entered, Rejected):
                 raise entered
             self._ticket = entered
-        answer_tokens = min(record.max_tokens or self._accounts.usual_tokens(route), MAX_TOKENS)
+        answer_tokens = 0
+        if record.endpoint not in ANSWERLESS:
+            answer_tokens = min(record.max_tokens or self._accounts.usual_tokens(route), MAX_TOKENS)
         self._prompt_tokens = asked_tokens
         self._estimate(route, answer_tokens)
         micro_usd = self._prompt_micro_usd + round(self._micro_usd_per_token * answer_tokens)

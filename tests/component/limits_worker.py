@@ -1,7 +1,11 @@
-"""A process that asks for requests of one limit at an even pace, and prints what it was told.
+"""A process that asks for requests of one limit, evenly or as many clients do, and prints what it was told.
 
-``limits_worker.py BACKEND URL KIND AMOUNT WINDOW_S PER_S LEASE_S HOLD_S``; it begins when a line comes in and ends when
-its input does. A line ``yes|no ASKED_AT WAITED_S`` for each, on the clock that all processes of a machine share.
+``limits_worker.py BACKEND URL KIND AMOUNT WINDOW_S PACE LEASE_S HOLD_S``; it begins when a line comes in and ends when
+its input does. PACE is requests a second, or ``100x`` for a hundred clients that ask again at once when they passed and
+after half a second when they were refused.
+
+A line ``yes|no ASKED_AT WAITED_S AT_ONCE`` for each, on the clock that all processes of a machine share; AT_ONCE is
+whether nothing was waited for. Those of the refused are printed at the end.
 """
 
 import sys
@@ -32,7 +36,7 @@ async def opened(kind, url):
         await store.aclose()
 
 
-async def main(backend, url, kind, amount, window_s, per_s, lease_s, hold_s):
+async def main(backend, url, kind, amount, window_s, pace, lease_s, hold_s):
     rule = LimitRule(
         scope="key",
         owner="dev",
@@ -43,16 +47,30 @@ async def main(backend, url, kind, amount, window_s, per_s, lease_s, hold_s):
     )
     rules = (rule,)
 
+    refusals = []
+
     async def ask():
         asked_at, asked = time.monotonic(), time.perf_counter()
         ticket = quota.enter(rules, trio.current_time())
-        refused = ticket
+        refused, at_once = ticket, True
         if not isinstance(ticket, Exception):
-            refused = await ticket.reserve_soon((), 0, 1)
-        print("no" if refused else "yes", asked_at, time.perf_counter() - asked, flush=True)
+            refused = ticket.reserve((), 0, 1, trio.current_time())
+            at_once = refused is None or not refused.may_wait
+            if not at_once:
+                refused = await ticket.reserve_soon((), 0, 1)
+        line = f"{'no' if refused else 'yes'} {asked_at} {time.perf_counter() - asked} {int(at_once)}"
+        if refused:
+            refusals.append(line)
+        else:
+            print(line, flush=True)
         if ticket is not refused:
             await trio.sleep(float(hold_s))
             ticket.settle(0, 1, trio.current_time()) if refused is None else ticket.abandon()
+        return refused
+
+    async def client():
+        while True:
+            await trio.sleep(0.5 if await ask() else 0)
 
     async with opened(backend, url) as limits, trio.open_nursery() as nursery:
         quota = Quota(limits, lease_s=float(lease_s))
@@ -63,10 +81,14 @@ async def main(backend, url, kind, amount, window_s, per_s, lease_s, hold_s):
         await trio.to_thread.run_sync(sys.stdin.readline)
 
         async def load():
+            if pace.endswith("x"):
+                async with trio.open_nursery() as clients:
+                    for _ in range(int(pace[:-1])):
+                        clients.start_soon(client)
             next_at = trio.current_time()
             while True:
                 nursery.start_soon(ask)
-                next_at += 1 / float(per_s)
+                next_at += 1 / float(pace)
                 await trio.sleep_until(next_at)
 
         with trio.CancelScope() as loading:
@@ -78,6 +100,7 @@ async def main(backend, url, kind, amount, window_s, per_s, lease_s, hold_s):
             nursery.start_soon(end)
             await load()
         nursery.cancel_scope.cancel()
+    print(*refusals, sep="\n")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from gateway.core.facts import Outcome
 from gateway.sim import Behaviour
 from tests.component.stage import Heard, Stage, ask, chat, staged
 
-KEYS = {name: f"sk-{name}-0123456789abcdef" for name in ("rated", "soft", "stopped")}
+KEYS = {name: f"sk-{name}-0123456789abcdef" for name in ("rated", "soft", "stopped", "small")}
 MORE = f"""
 [prices."sim/sim"]
 input_usd_per_mtok = 0
@@ -30,6 +30,10 @@ secret = "{KEYS["stopped"]}"
 budget_usd = 0.001
 period = "total"
 stop_streams = true
+[[key]]
+name = "small"
+secret = "{KEYS["small"]}"
+tpm = 200
 [[assistant]]
 name = "helper"
 model = "sim/sim"
@@ -66,6 +70,17 @@ async def test_cost_is_told_in_the_head_behind_a_stream_and_in_the_usage_event()
         told = await ask(stage, document, path="/v1/orchestrate", key=KEYS["rated"])
         usage = [json.loads(event) for event in told.events if "cost_usd" in event]
         assert [float(one["cost_usd"]) for one in usage] == [20 * 10 / 1_000_000]
+
+
+async def test_what_has_no_answer_in_tokens_needs_none_for_one() -> None:
+    async with staged(more=MORE) as stage:
+        refused = await asked(stage, "small")
+        assert (refused.status, refused.headers["x-should-retry"]) == (429, "false")
+        assert "this request alone may take" in refused.json()["error"]["message"]
+        assert refused.headers["x-ratelimit-limit-tokens"] == "200"
+        document = {"model": "sim/sim", "input": "hello"}
+        assert (await ask(stage, document, path="/v1/embeddings", key=KEYS["small"])).status == 200
+        assert (await ask(stage, chat(), path="/v1/messages/count_tokens", key=KEYS["small"])).status == 200
 
 
 async def test_a_soft_budget_warns_and_answers() -> None:

@@ -4,8 +4,10 @@ import os
 import subprocess
 import sys
 import time
+from bisect import bisect_left
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -13,6 +15,19 @@ pytestmark = pytest.mark.alone
 
 WORKER = Path(__file__).with_name("limits_worker.py")
 ROOT = WORKER.parents[2]
+
+
+class Told(NamedTuple):
+    """What one request was told; ``at_once`` if it waited for nothing."""
+
+    passed: bool
+    asked_at: float
+    waited_s: float
+    at_once: bool
+
+    @property
+    def told_at(self):
+        return self.asked_at + self.waited_s
 
 
 class Worker:
@@ -35,11 +50,11 @@ class Worker:
         self.process.stdin.flush()
 
     def end(self):
-        """Let it give back what it has; what it was told, as ``(passed, asked_at, waited_s)``."""
+        """Let it give back what it has; what it was told."""
         self.line()
-        out, _ = self.process.communicate(timeout=20)
-        rows = [line.split() for line in out.splitlines() if line.count(" ") == 2]
-        return [(answer == "yes", float(at), float(waited_s)) for answer, at, waited_s in rows]
+        out, _ = self.process.communicate(timeout=60)
+        rows = [line.split() for line in out.splitlines() if line.count(" ") == 3]
+        return [Told(row[0] == "yes", float(row[1]), float(row[2]), row[3] == "1") for row in rows]
 
     def kill(self):
         self.process.kill()
@@ -68,18 +83,20 @@ def url_of(kind, request, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "redis"])
-def test_four_processes_never_pass_more_than_the_limit_and_use_nearly_all_of_it(kind, request, tmp_path):
-    limit, window_s = 120, 6.0
-    with workers(4, kind, url_of(kind, request, tmp_path), "rpm", limit, window_s, 6.0, 5.0, 0.0) as four:
+def test_four_processes_of_a_hundred_clients_never_pass_more_than_the_limit_and_use_nearly_all_of_it(
+    kind, request, tmp_path
+):
+    limit, window_s = 200, 20.0  # 600 a minute
+    with workers(4, kind, url_of(kind, request, tmp_path), "rpm", limit, window_s, "100x", 5.0, 0.0) as four:
         began = time.monotonic()
         time.sleep(2 * window_s + 0.5)
         told = [row for worker in four for row in worker.end()]
-    times = sorted(at for passed, at, _ in told if passed)
-    most = max(sum(1 for at in times if begin <= at < begin + window_s) for begin in times)
+    times = sorted(row.told_at for row in told if row.passed)
+    most = max(bisect_left(times, begin + window_s) - place for place, begin in enumerate(times))
     assert most <= limit
-    # What is not used is what the rounds take, a tenth of a second now and then: of a minute's window less than 5 %
-    # (test_limits_hold_over_workers.py), of this short one on a busy machine up to three times that.
-    assert len([at for at in times if began + window_s < at <= began + 2 * window_s]) >= 0.85 * limit
+    usable = len([at for at in times if began + window_s < at <= began + 2 * window_s]) / limit
+    print(f"usable {usable:.3f} most {most}")
+    assert usable >= 0.95
 
 
 def test_a_second_without_redis_delays_and_refuses_nobody(redis):
@@ -93,10 +110,11 @@ def test_a_second_without_redis_delays_and_refuses_nobody(redis):
             redis.resume()
         time.sleep(0.5)
         told = [row for worker in two for row in worker.end()]
-    during = [row for row in told if cut_at <= row[1] < cut_at + 1.0]
+    during = [row for row in told if cut_at <= row.asked_at < cut_at + 1.0]
     assert len(during) >= 30
-    assert all(passed for passed, _, _ in during)
-    assert max(waited_s for _, _, waited_s in during) < 0.05
+    assert all(row.passed for row in during)
+    assert all(row.at_once for row in during), "nobody waited for anything"
+    assert sorted(row.waited_s for row in during)[-3] < 0.05, "each process may have stood still in one of them"
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql", "redis"])
@@ -109,7 +127,7 @@ def test_what_a_killed_process_held_is_free_when_its_lease_is_over(kind, request
             killed_at = time.monotonic()
             time.sleep(3.0)
             told = second.end()
-    passed_at = [at for passed, at, _ in told if passed]
+    passed_at = [row.asked_at for row in told if row.passed]
     assert len(passed_at) == 10
     assert killed_at + 0.5 < passed_at[0] < killed_at + 2.5
 
@@ -124,7 +142,7 @@ def test_processes_that_are_killed_again_and_again_never_overspend_a_budget(kind
                 worker.process.kill()
             for worker in three:
                 if worker is three[2]:
-                    passed += sum(ok for ok, _, _ in worker.end())
+                    passed += sum(row.passed for row in worker.end())
                 else:
                     passed += worker.process.stdout.read().count("yes")
     assert 0 < passed <= 200
