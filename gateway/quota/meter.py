@@ -9,7 +9,8 @@ beyond the slice because an estimate was too low, the limit is soft, or its keep
 
 The next slice covers ``COVER_S`` of the demand seen lately, at most 1/8 of the limit unless one request needs more.
 Demand that ends is forgotten in five seconds, and the slice flows back; 1/128 of a rate stays in hand, so that the
-first request of a limit of 128 or more is not a cold one: an idle process keeps less than 1 % of it from the others.
+first request of a limit of 128 or more is not a cold one: an idle process keeps less than 1 % of it from the others. Of
+a budget, what the largest of the last requests needed stays for a minute or two, if that is no more.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ CAP_SHARE = 8
 KEEP_SHARE = 128
 TRIFLE_SHARE = 1_000  # demand for less is none
 BELIEVED_S = 0.5  # for how long "nothing is left" is believed; while somebody asks, the keeper is asked before that
+WARM_S = 60.0  # for how long what one request of a budget needs stays in hand
 HOPED_S = 0.5  # for how long what a request needed stays in hand: it may be waiting for another limit, too
 LONGEST_S = 10.0
 TELLING_S = 0.3  # until the keeper has been told, and asked again
@@ -50,9 +52,9 @@ class Meter:
 
     __slots__ = (
         "active", "amount", "avail", "away", "back", "believed_until", "cap", "epoch", "fallback", "granted", "hoped",
-        "hoped_until", "keep", "lessee", "low", "name", "need", "rate", "refused", "remaining", "reserved",
-        "reset_at", "returned", "rule", "smallest_need", "taken", "told", "touched_at", "trifle", "used", "wanted",
-        "window_s",
+        "hoped_until", "keep", "largest", "lessee", "low", "name", "need", "rate", "refused", "remaining", "reserved",
+        "reset_at", "returned", "rule", "share", "smallest_need", "taken", "told", "touched_at", "trifle", "used",
+        "wanted", "warm", "warm_until", "window_s",
     )  # fmt: skip
 
     def __init__(self, rule: LimitRule, name: str, lessee: Lessee) -> None:
@@ -67,7 +69,8 @@ class Meter:
         self.remaining = rule.amount  # in the pool, as last told
         self.reset_at = self.believed_until = self.hoped_until = -math.inf
         self.back: list[tuple[float, int]] = []  # when used units come back, and how many will be by then
-        self.hoped = 0
+        self.hoped = self.warm = self.largest = 0
+        self.warm_until = -math.inf
         self.touched_at = -math.inf
         self.active = False
         self.refused = self.away = 0  # so far: requests refused; requests decided without the keeper
@@ -77,13 +80,18 @@ class Meter:
         self.rule, self.amount, self.window_s = rule, rule.amount, rule.pool_window_s
         self.cap = max(rule.amount // CAP_SHARE, 1)
         self.trifle = max(rule.amount / TRIFLE_SHARE, 0.5)
-        self.keep = 0 if self.window_s == FOREVER_S else rule.amount // KEEP_SHARE
+        self.share = rule.amount // KEEP_SHARE
+        self.keep = 0 if self.window_s == FOREVER_S else self.share
         self.fallback: Gcra | None = None
 
     # ── the request path ─────────────────────────────────────────────────────────────────────────────────────────
 
-    def short(self, units: int, now: float) -> Verdict:
-        """Decide on ``units`` that are more than what is in hand; tells the lessee of the demand."""
+    def short(self, units: int, now: float, *, patient: bool = True) -> Verdict:
+        """Decide on ``units`` that are more than what is in hand; tells the lessee of the demand.
+
+        Args:
+            patient: Whether a keeper that does not answer may still do so; else it counts as away.
+        """
         if not self.rule.hard:
             return Verdict.OWE
         if units > self.amount:
@@ -91,9 +99,10 @@ class Meter:
         self.lessee.touch(self)
         self.need = min(self.need + units, self.amount)
         self.smallest_need = min(self.smallest_need, units) if self.smallest_need else units
-        if self.lessee.is_away:
+        late = self.lessee.is_late(now)
+        if self.lessee.is_away or (late and not patient):
             return self._alone(units, now)
-        if self.avail + self.remaining < units and (now < self.believed_until or self.lessee.is_late(now)):
+        if self.avail + self.remaining < units and (now < self.believed_until or late):
             return Verdict.EXHAUSTED
         self.lessee.wake()
         return Verdict.WAIT
@@ -110,6 +119,8 @@ class Meter:
         self.avail -= units
         self.reserved += units
         self.taken += units
+        if units > self.largest:
+            self.largest = units
         if self.avail < self.low or not self.active:
             self.lessee.touch(self)
 
@@ -169,8 +180,11 @@ class Meter:
         cover = math.ceil(self.rate * COVER_S) if self.rate * COVER_S > self.trifle else 0
         if self.need:
             self.hoped, self.hoped_until = self.need, now + HOPED_S
-        self.wanted = max(cover, self.keep, self.hoped if now < self.hoped_until else 0)
-        if self.avail > self.wanted + self.wanted // 4:
+        if self.largest:
+            self.warm = self.largest if self.window_s == FOREVER_S and self.largest <= self.share else 0
+            self.largest, self.warm_until = 0, now + WARM_S
+        self.wanted = max(cover, self._kept(now), self.hoped if now < self.hoped_until else 0)
+        if self.avail > _and_some(self.wanted):
             self.returned += self.avail - self.wanted
             self.avail = self.wanted
         need = self.reserved + self.smallest_need if self.smallest_need > self.avail else 0
@@ -203,12 +217,20 @@ class Meter:
         """Whether the keeper knows all since ``claim`` and no more is wanted or too much: no rounds until touched."""
         return (
             self.rate * COVER_S <= self.trifle
-            and self.avail <= self.keep
+            and self.avail <= _and_some(self._kept(self.touched_at))
             and not self.taken
             and not self.need
             and self.touched_at >= self.hoped_until
             and (self.used, self.returned) == (claim.used, claim.returned)
         )
+
+    def is_stale(self, now: float) -> bool:
+        """Whether it rests with more in hand than should be now."""
+        return not self.active and self.avail > _and_some(self._kept(now))
+
+    def _kept(self, now: float) -> int:
+        """What stays in hand without any demand."""
+        return max(self.keep, self.warm) if now < self.warm_until else self.keep
 
     def lapse(self) -> None:
         """The lease has run out: the slice is void. Requests that run go on holding their units."""
@@ -221,3 +243,8 @@ class Meter:
         self.avail = -owed - self.reserved
         self.epoch += 1
         self.believed_until = -math.inf
+
+
+def _and_some(units: int) -> int:
+    """What is not yet too much in hand where ``units`` are wanted: a little up and down is not worth a round."""
+    return units + units // 4

@@ -228,8 +228,11 @@ class Quota:
         return self._meters.values()
 
     def _sweep(self) -> None:
-        """Forget the meters of budgets whose period is long over."""
-        wall_s = self.wall()
+        """Give back what nobody needs any more; forget the meters of budgets whose period is long over."""
+        now, wall_s = trio.current_time(), self.wall()
+        for meter in self._meters.values():
+            if meter.is_stale(now):
+                meter.lessee.touch(meter)
         for name, ends_at in list(self._ends.items()):
             meter = self._meters[name]
             if wall_s > ends_at + KEPT_AFTER_END_S and not meter.reserved and not meter.active:

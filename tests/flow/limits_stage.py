@@ -14,10 +14,13 @@ class Keeper:
     def __init__(self):
         self.inner = MemoryLimits(trio.current_time)
         self.is_cut = False
+        self.hangs = False
         self.rounds = 0
 
     async def settle(self, holder, lease_s, claims, *, new):
         await trio.sleep(0.002)
+        if self.hangs:
+            await trio.sleep_forever()
         if self.is_cut:
             raise ConnectionError("cut")
         self.rounds += 1

@@ -115,3 +115,32 @@ async def test_an_open_budget_is_not_overspent_while_its_keeper_is_away(autojump
         await trio.sleep(3.0)
         for process in both:
             assert (await process.ask(rules, micro_usd=100)).code == "budget_exhausted"
+
+
+async def test_a_keeper_that_hangs_is_waited_for_a_moment_and_then_each_limit_goes_by_its_policy(autojump_clock):
+    for rules, code in ((OPEN, None), (CLOSED, "limits_away")):
+        async with processes(1) as (process,):
+            await trio.sleep(0.5)
+            process.keeper.hangs = True
+            began = trio.current_time()
+            answer = await process.ask(rules)  # there is no slice in hand yet
+            assert (answer and answer.code) == code
+            assert trio.current_time() - began < 0.3
+
+
+async def test_a_budget_that_is_used_once_a_minute_is_decided_in_memory(autojump_clock):
+    rules = (LimitRule(scope="key", owner="dev", kind="usd", amount=1_000_000, period="total"),)
+    async with processes(2) as (first, second):
+        assert await first.ask(rules, micro_usd=5_000) is None
+        for _ in range(3):
+            await trio.sleep(50.0)
+            first.keeper.is_cut = True
+            began = trio.current_time()
+            assert await first.ask(rules, micro_usd=4_000) is None
+            assert trio.current_time() == began
+            first.keeper.is_cut = False
+        rounds = first.keeper.rounds
+        await trio.sleep(40.0)
+        assert first.keeper.rounds - rounds < 80, "what is in hand costs no rounds but those of the leases"
+        await trio.sleep(120.0)
+        assert await second.ask(rules, micro_usd=1_000_000 - 5_000 - 3 * 4_000) is None, "all the rest has flown back"
