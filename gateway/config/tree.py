@@ -470,6 +470,7 @@ class Claims:
     principal: str = "sub"
     team: str = "team"
     models: str = ""  # an array of strings, or one string with spaces between the names
+    endpoints: str = ""  # the same, as /v1/chat/completions
     priority: str = ""  # high | normal | low
 
 

@@ -186,13 +186,11 @@ class Tokens:
         team = issuer.team if team is None else team
         if team and team not in (issuer.teams or (*self._belonging.teams, issuer.team)):
             raise RequestError("team_not_allowed", 403, "the token's team is not one of those allowed here")
-        models = _claim(claims, mapping.models)
-        if isinstance(models, str):
-            models = models.split()
-        if models is not None and not (isinstance(models, list) and all(isinstance(one, str) for one in models)):
-            raise _invalid(f"its claim '{mapping.models}' is no array of names")
+        models, endpoints = _names(claims, mapping.models), _names(claims, mapping.endpoints)
         if models == []:
             raise RequestError("model_not_allowed", 403, "the token allows no model")
+        if endpoints == []:
+            raise RequestError("endpoint_not_allowed", 403, "the token allows no endpoint")
         priority = str(_claim(claims, mapping.priority) or "normal").upper()
         return self._belonging.principal(
             name=name,
@@ -200,6 +198,7 @@ class Tokens:
             team=team,
             org=issuer.org,
             models=frozenset(issuer.models if models is None else models),
+            endpoints=tuple(endpoints or ()),
             priority=Priority.__members__.get(priority, Priority.NORMAL),
             expires_at=float(claims["exp"]),
         )
@@ -254,6 +253,16 @@ def _claim(claims: Mapping[str, Any], path: str) -> Any:
     for name in path.split("."):
         value = value.get(name) if isinstance(value, dict) else None
     return value
+
+
+def _names(claims: Mapping[str, Any], path: str) -> list[str] | None:
+    """The names in a claim, an array or one string; None where there is no claim. Raises: RequestError 401."""
+    names = _claim(claims, path)
+    if isinstance(names, str):
+        return names.split()
+    if names is not None and not (isinstance(names, list) and all(isinstance(one, str) for one in names)):
+        raise _invalid(f"its claim '{path}' is no array of names")
+    return names
 
 
 def _invalid(why: str) -> RequestError:

@@ -127,7 +127,7 @@ async def world(loaded: bool = True, tables: dict[str, Any] | None = None, **fie
 
 async def test_a_token_says_who_it_is_and_what_it_may() -> None:
     team = Team(name="search", org="acme", rpm=5)
-    claims = Claims(team="app.team", models="models", priority="prio")
+    claims = Claims(team="app.team", models="models", endpoints="paths", priority="prio")
     tables = {"team": (team,), "organisation": (Organisation(name="acme"),)}
     async with world(tables=tables, claims=claims) as here:
         token = here.token(app={"team": "search"}, models="chat openai/*", prio="high")
@@ -145,6 +145,13 @@ async def test_a_token_says_who_it_is_and_what_it_may() -> None:
         assert here.refused(here.token(app={"team": ["search"]}))[:2] == (403, "team_not_allowed")
         assert here.refused(here.token(models=[]))[:2] == (403, "model_not_allowed")
         assert here.refused(here.token(models=[1]))[0] == 401
+        assert found.endpoints == ()
+        bound = here.token(paths=["/v1/embeddings"])
+        assert directory.identify(b"Bearer " + bound, endpoint="/v1/embeddings").name == "anna"
+        with pytest.raises(RequestError, match="may be used for /v1/embeddings only"):
+            directory.identify(b"Bearer " + bound, endpoint="/v1/chat/completions")
+        assert here.refused(here.token(paths=""))[:2] == (403, "endpoint_not_allowed")
+        assert here.refused(here.token(paths={}))[:2] == (401, "invalid_token")
 
 
 def unsigned(header: dict[str, Any], payload: dict[str, Any], secret: bytes | None = None) -> bytes:
