@@ -86,12 +86,8 @@ class Meter:
 
     # ── the request path ─────────────────────────────────────────────────────────────────────────────────────────
 
-    def short(self, units: int, now: float, *, patient: bool = True) -> Verdict:
-        """Decide on ``units`` that are more than what is in hand; tells the lessee of the demand.
-
-        Args:
-            patient: Whether a keeper that does not answer may still do so; else it counts as away.
-        """
+    def short(self, units: int, now: float) -> Verdict:
+        """Decide on ``units`` that are more than what is in hand; tells the lessee of the demand."""
         if not self.rule.hard:
             return Verdict.OWE
         if units > self.amount:
@@ -99,10 +95,9 @@ class Meter:
         self.lessee.touch(self)
         self.need = min(self.need + units, self.amount)
         self.smallest_need = min(self.smallest_need, units) if self.smallest_need else units
-        late = self.lessee.is_late(now)
-        if self.lessee.is_away or (late and not patient):
+        if self.lessee.is_away:
             return self._alone(units, now)
-        if self.avail + self.remaining < units and (now < self.believed_until or late):
+        if self.avail + self.remaining < units and (now < self.believed_until or self.lessee.is_late(now)):
             return Verdict.EXHAUSTED
         self.lessee.wake()
         return Verdict.WAIT

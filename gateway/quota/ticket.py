@@ -84,9 +84,7 @@ class Ticket:
                 holds = self._places if meter.rule.kind == "concurrent" else self._requests
                 holds.append(_Hold(meter, 1))
 
-    def reserve(
-        self, model_rules: Rules, tokens: int, micro_usd: int, now: float, *, patient: bool = True
-    ) -> Refusal | None:
+    def reserve(self, model_rules: Rules, tokens: int, micro_usd: int, now: float) -> Refusal | None:
         """Set aside what the request may use, all or nothing. Before this says None, nothing may be sent upstream.
 
         Args:
@@ -94,7 +92,6 @@ class Ticket:
             tokens: Of the prompt and of the answer at most, estimated.
             micro_usd: What that may cost.
             now: ``trio.current_time()``.
-            patient: Whether a keeper that does not answer may be waited for; else it counts as away.
 
         Returns:
             None, or the refusal. The ticket is still to be abandoned then, or asked again if it ``may_wait``.
@@ -109,7 +106,7 @@ class Ticket:
         for meters, units in ((gates, 1), (of_tokens, tokens), (of_money, micro_usd)):
             for meter in meters:
                 if meter.avail < units:
-                    verdict = meter.short(units, now, patient=patient)
+                    verdict = meter.short(units, now)
                     if verdict is Verdict.WAIT:
                         waits = waits or (meter, units)  # go on: what else is missing is asked for in the same round
                     elif verdict is not Verdict.OWE:
@@ -129,7 +126,7 @@ class Ticket:
     ) -> Refusal | None:
         """:meth:`reserve`; where there is no slice in hand yet, wait for it, ``patience_s`` at most.
 
-        Then a keeper that has not answered counts as away, and each limit's ``on_failure`` decides.
+        A keeper that is only slow does not count as away: nobody is let through on trust for that.
 
         With a slice in hand, or with nothing left, this does not wait and has no checkpoint.
 
@@ -142,7 +139,7 @@ class Ticket:
             with trio.move_on_at(until):
                 await self._quota.refilled()
             now = trio.current_time()
-            refused = self.reserve(model_rules, tokens, micro_usd, now, patient=now < until)
+            refused = self.reserve(model_rules, tokens, micro_usd, now)
         return refused
 
     def exhausted(self, tokens_so_far: int, micro_usd_so_far: int) -> bool:

@@ -44,6 +44,7 @@ async def main(backend, url, kind, amount, window_s, pace, lease_s, hold_s):
         amount=int(amount),
         window_s=float(window_s) if kind == "rpm" else None,
         period="total" if kind == "usd" else "",
+        on_failure="closed",  # a round may fail where a machine stands still for a second
     )
     rules = (rule,)
 
@@ -101,6 +102,7 @@ async def main(backend, url, kind, amount, window_s, pace, lease_s, hold_s):
             await load()
         nursery.cancel_scope.cancel()
     print(*refusals, sep="\n")
+    print(quota.backends(), quota.statistics(), file=sys.stderr)
 
 
 if __name__ == "__main__":
