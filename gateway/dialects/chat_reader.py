@@ -186,9 +186,10 @@ class ChatReader:
         self._take_thoughts(delta, index, state, made)
         content = delta.get("content")
         entries = logprobs.get("content") if isinstance(logprobs, dict) else None
+        entries = entries if isinstance(entries, list) and entries else None
         if isinstance(content, str):
             if content or entries:
-                made.append(TextDelta(content, index, entries or None))
+                made.append(TextDelta(content, index, entries))
         elif isinstance(content, list):
             made += _parts(content, index)
         refusal = delta.get("refusal")

@@ -68,7 +68,10 @@ _answer = msgspec.json.Decoder(_Answer)
 
 def _usage_chunk(sample: bytes, usage: Usage) -> dict[str, Any]:
     """The usage event of a stream whose provider sent none; ``estimated`` marks it."""
-    identity = _identity.decode(sample) if sample else _Identity()
+    try:
+        identity = _identity.decode(sample) if sample else _Identity()
+    except (msgspec.MsgspecError, RecursionError):
+        identity = _Identity()  # of a kind that only passes
     return {
         "id": identity.id,
         "object": "chat.completion.chunk",

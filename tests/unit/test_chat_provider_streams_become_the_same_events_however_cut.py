@@ -343,3 +343,10 @@ def test_errors_that_change_what_is_done_are_known(error: dict[str, Any], code: 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"3", b"[]", b'{"error":null}', b'{"error":"busy"}', b"[[]]"])
 def test_other_error_documents_say_nothing(body: bytes) -> None:
     assert OpenAIChat().error_code(body) == ""
+
+
+@pytest.mark.parametrize("content", [1.5, "x", {"token": "a"}, True])
+def test_log_probabilities_that_are_no_list_are_none(content: Any) -> None:
+    choice = {"index": 0, "message": {"content": "Hi"}, "logprobs": {"content": content}, "finish_reason": "stop"}
+    answer = Answer.of(ChatReader().whole(json.dumps({"choices": [choice]}).encode()))
+    assert answer.first.text == "Hi"

@@ -269,3 +269,17 @@ def test_usage_is_read_in_all_its_forms_from_what_passes(said: dict[str, Any], u
     assert hear(chunk({"content": "a"}), b"data: " + json.dumps(last).encode() + b"\n\n").usage == usage
     document = {"choices": [{"finish_reason": "stop"}], "usage": said}
     assert read_answer(json.dumps(document).encode()) == (usage, "stop")
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_further_blank_lines_between_events_change_nothing(name: str) -> None:
+    spaced, plain = hear(GOLDEN[name].replace(b"\n\n", b"\n\n\n"), want_usage=True), hear(GOLDEN[name], want_usage=True)
+    assert (spaced.chunks, spaced.usage, spaced.done) == (plain.chunks, plain.usage, plain.done)
+
+
+def test_a_stream_whose_identity_cannot_be_read_ends_with_its_usage_all_the_same() -> None:
+    stream = ChatStream(want_usage=True)
+    stream.feed(b'data: {"model":1e999,"choices":[{"delta":{"content":"a"}}]}\n\n' + chunk({}, "stop"))
+    stream.first()
+    told = json.loads(event_data(split_events(stream.end(Usage(prompt_tokens=7, estimated=True)))[0]) or b"")
+    assert (told["model"], told["usage"]["prompt_tokens"]) == ("", 7)

@@ -62,3 +62,10 @@ def test_nothing_is_given_out_before_the_first_content():
     assert stream.feed(EVENTS[2]) == b""
     assert stream.committed
     assert stream.first() == b"".join(EVENTS[:3])
+
+
+def test_further_blank_lines_between_events_pass_too():
+    stream = PassedStream(AnthropicReader(), closing=CLOSING)
+    out = stream.feed(b"".join(event + b"\n" for event in [*EVENTS, CLOSING])) + stream.first()
+    assert (stream.finished, stream.malformed) == (True, 0)
+    assert out.replace(b"\n\n\n", b"\n\n") == b"".join(EVENTS) + CLOSING
