@@ -206,6 +206,7 @@ class Quirks:
     reasoning_field: str | None = None  # where its answers put thoughts; "" is nowhere
     reasoning_back: bool | None = None  # it wants that field back in the assistant's messages
     system_role: Literal["system", "developer"] | None = None
+    developer_role: bool | None = None  # it takes that role in a client's messages, which else become the system's
     prefill: bool | None = None  # it goes on from a last message of the assistant
     prefill_field: str | None = None  # the field that says so in that message
     drops: tuple[str, ...] | None = None  # top-level fields that it refuses; they are left out

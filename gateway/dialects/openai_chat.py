@@ -8,6 +8,7 @@ Source: OpenAI API reference, "Create chat completion".
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 import msgspec
@@ -64,10 +65,12 @@ class _Head(msgspec.Struct):
 
 _head = msgspec.json.Decoder(_Head)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_options = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 _raw_messages = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 _text = msgspec.json.Decoder(str)
 _encode = msgspec.json.Encoder().encode
 _TRUE = msgspec.Raw(b"true")
+_DEVELOPER = re.compile(rb'"role"\s*:\s*"developer"')
 
 
 @frozen(kw_only=True, slots=True)
@@ -113,7 +116,8 @@ class ChatRequest:
         """The client's document for a provider of the same dialect.
 
         The usage chunk is asked for even if the client did not, where the provider has it; :class:`ChatStream` takes it
-        out again. What the provider is known to refuse is left out, and the answer's limit has the name it knows.
+        out again. What the provider is known to refuse is left out or, as the role ``developer``, said in its words,
+        and the answer's limit has the name it knows.
         """
         fields = dict(self.fields)
         fields["model"] = msgspec.Raw(_encode(model))
@@ -121,14 +125,24 @@ class ChatRequest:
             fields.pop(name, None)
         if quirks.max_tokens_field == "max_tokens" and "max_completion_tokens" in fields:
             fields.setdefault("max_tokens", fields.pop("max_completion_tokens"))
+        if not quirks.developer_role and _DEVELOPER.search(fields["messages"]):
+            fields["messages"] = msgspec.Raw(_encode([_as_system(message) for message in self.messages()]))
         if self.stream and quirks.usage_in_stream and not self.include_usage:
-            options = _fields.decode(fields["stream_options"]) if self._has_options else {}
-            fields["stream_options"] = msgspec.Raw(_encode({**options, "include_usage": _TRUE}))
+            fields["stream_options"] = msgspec.Raw(_encode({**self._options, "include_usage": _TRUE}))
+        elif not quirks.usage_in_stream and "stream_options" in fields:
+            options = {name: raw for name, raw in self._options.items() if name != "include_usage"}
+            fields["stream_options"] = msgspec.Raw(_encode(options))
+            if not options:
+                del fields["stream_options"]
         return _encode(fields)
 
     @property
-    def _has_options(self) -> bool:
-        return bytes(self.fields.get("stream_options", b"null")) != b"null"
+    def _options(self) -> dict[str, msgspec.Raw]:
+        return _options.decode(self.fields.get("stream_options", b"null")) or {}
+
+
+def _as_system(message: dict[str, Any]) -> dict[str, Any]:
+    return {**message, "role": "system"} if message["role"] == "developer" else message
 
 
 def parse_request(body: bytes) -> ChatRequest:

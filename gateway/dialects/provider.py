@@ -30,6 +30,7 @@ class Quirks:
         reasoning_field: Where its chat answers put thoughts, "" for nowhere.
         reasoning_back: Whether it wants that field back in assistant messages (otherwise thoughts are left out).
         system_role: What it calls the instructions' role.
+        developer_role: It takes the role ``developer`` in messages that pass as they are; else that becomes ``system``.
         prefill: It goes on from a last message of the assistant.
         prefill_field: The field that says so in that message (Mistral's and DeepSeek's ``prefix``), "" for none.
         drops: Top-level chat fields that it refuses with a 400 and that are left out, with a warning header.
@@ -42,6 +43,7 @@ class Quirks:
     reasoning_field: str = "reasoning_content"
     reasoning_back: bool = False
     system_role: Literal["system", "developer"] = "system"
+    developer_role: bool = True
     prefill: bool = False
     prefill_field: str = ""
     drops: tuple[str, ...] = ()
