@@ -14,6 +14,8 @@ OpenAI                  Gemini
 ``usage``               ``usageMetadata.promptTokenCount`` where it is told, else estimated and marked so
 ======================  ========================================================================================
 
+Where a provider of OpenAI's dialect tells no usage, its document passes without one, and the ledger has the estimate.
+
 Other dialects have no embeddings: 400. An assistant has none either: context belongs to answers.
 
 Limits: an estimate counts four bytes as a token.
@@ -108,6 +110,12 @@ class EmbeddingRequest:
     def max_tokens(self) -> int:
         return 0
 
+    def estimate(self) -> int:
+        """About how many tokens it has."""
+        if self.texts is None:
+            return bytes(self.fields["input"]).count(b",") + 1
+        return sum(-(-len(text.encode()) // BYTES_PER_TOKEN) for text in self.texts)
+
     def messages(self) -> list[dict[str, Any]]:
         return []
 
@@ -195,10 +203,11 @@ class EmbeddingsVoice:
         try:
             if dialect.name == "gemini":
                 return _from_gemini(_embedded.decode(body), request)
-            usage = _document.decode(body).usage
+            said = _document.decode(body).usage
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise BadAnswer(str(error)) from None
-        return Whole(body=body, usage=usage_of(usage) if usage else None, finish_reason="stop")
+        usage = (usage_of(said) if said else None) or Usage(prompt_tokens=request.estimate(), estimated=True)
+        return Whole(body=body, usage=usage, finish_reason="stop")
 
     def writer(self, request: EmbeddingRequest) -> NoReturn:
         raise _unsupported("stream", "embeddings are not streamed")
@@ -243,7 +252,7 @@ def _from_gemini(found: _Embedded, request: EmbeddingRequest) -> Whole:
     if len(found.embeddings) != len(texts):
         raise BadAnswer(f"{len(found.embeddings)} embeddings for {len(texts)} texts")
     counted = found.usageMetadata.promptTokenCount if found.usageMetadata else None
-    tokens = counted if counted is not None else sum(_estimate(text) for text in texts)
+    tokens = counted if counted is not None else request.estimate()
     usage = Usage(prompt_tokens=tokens, estimated=counted is None)
     told: dict[str, Any] = {"prompt_tokens": tokens, "total_tokens": tokens}
     if usage.estimated:
@@ -258,10 +267,6 @@ def _from_gemini(found: _Embedded, request: EmbeddingRequest) -> Whole:
         "usage": told,
     }
     return Whole(body=_encode(body), usage=usage, finish_reason="stop")
-
-
-def _estimate(text: str) -> int:
-    return -(-len(text.encode()) // BYTES_PER_TOKEN)
 
 
 def _vector(values: list[float], *, packed: bool) -> list[float] | str:

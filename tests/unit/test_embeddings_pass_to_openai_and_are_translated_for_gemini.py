@@ -132,7 +132,14 @@ def test_openais_answer_passes_and_its_usage_is_read() -> None:
     body = b'{"object":"list","data":[{"embedding":"AAAA"}],"model":"m","usage":{"prompt_tokens":8,"total_tokens":8}}'
     whole = EmbeddingsVoice().read_whole(parsed(), OpenAIChat(), body)
     assert (whole.body, whole.usage) == (body, Usage(prompt_tokens=8))
-    assert EmbeddingsVoice().read_whole(parsed(), OpenAIChat(), b'{"data":[]}').usage is None
+
+
+@pytest.mark.parametrize(("said", "tokens"), [("abcde", 2), (["abcde", "a"], 3), ([1, 2, 3], 3), ([[1], [2, 3]], 3)])
+@pytest.mark.parametrize("usage", [{}, {"usage": None}, {"usage": {"prompt_tokens": "many"}}])
+def test_what_openais_dialect_leaves_out_is_estimated_by_what_was_asked(said: Any, tokens: int, usage: Any) -> None:
+    body = json.dumps({"data": [{"embedding": [0.5] * 100}], **usage}).encode()
+    whole = EmbeddingsVoice().read_whole(parsed(input=said), OpenAIChat(), body)
+    assert (whole.body, whole.usage) == (body, Usage(prompt_tokens=tokens, estimated=True))
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"error":{}}', b"[]", b'{"data":3}'])
