@@ -75,7 +75,12 @@ def encode_chat(call: Call, model: str, quirks: Quirks) -> Encoded:
         RequestError: 400 ``unsupported_by_provider``.
     """
     dropped: list[str] = []
-    body: dict[str, Any] = {"model": model, "messages": _messages(call, quirks, dropped)}
+    try:
+        messages = _messages(call, quirks, dropped)
+    except _Unsupported as error:
+        param = client_name(call.dialect, "messages")
+        raise RequestError("unsupported_by_provider", 400, f"{param}: {error}", param=param) from None
+    body: dict[str, Any] = {"model": model, "messages": messages}
     _sampling(call, body, quirks, dropped)
     _tools(call, body, dropped)
     if call.format is not None:
@@ -196,7 +201,7 @@ def _messages(call: Call, quirks: Quirks, dropped: list[str]) -> list[dict[str, 
 
 def _ask_to_go_on(made: list[dict[str, Any]], quirks: Quirks) -> None:
     if not quirks.prefill or not made or made[-1]["role"] != "assistant":
-        raise _unsupported("this provider does not go on from a last message of the assistant")
+        raise _Unsupported("this provider does not go on from a last message of the assistant")
     if quirks.prefill_field and quirks.prefill_field != CONTINUE_FINAL:
         made[-1][quirks.prefill_field] = True
 
@@ -236,7 +241,7 @@ def _part(part: Part) -> dict[str, Any]:
     if isinstance(part, Text | Refusal | Reasoning):
         return {"type": "text", "text": part.text}
     if not isinstance(part, Media):
-        raise _unsupported("a tool call stands in a message that is not the assistant's")
+        raise _Unsupported("a tool call stands in a message that is not the assistant's")
     match part.kind:
         case "image":
             image: dict[str, Any] = {"url": _url(part)}
@@ -247,7 +252,7 @@ def _part(part: Part) -> dict[str, Any]:
             return {"type": "video_url", "video_url": {"url": _url(part)}}
         case "audio":
             if not part.data:
-                raise _unsupported("sounds are taken as data only, not by URL or file id")
+                raise _Unsupported("sounds are taken as data only, not by URL or file id")
             name = _AUDIO_FORMATS.get(part.mime) or part.mime.removeprefix("audio/") or "wav"
             return {"type": "input_audio", "input_audio": {"data": part.data, "format": name}}
         case "file":
@@ -256,7 +261,7 @@ def _part(part: Part) -> dict[str, Any]:
 
 def _url(part: Media) -> str:
     if part.file_id:
-        raise _unsupported(f"an {part.kind} cannot be named by a file id; send its data or URL")
+        raise _Unsupported(f"{part.kind}s cannot be named by a file id; send their data or URL")
     if part.data:
         return f"data:{part.mime or 'application/octet-stream'};base64,{part.data}"
     return part.url
@@ -266,7 +271,7 @@ def _file(part: Media) -> dict[str, Any]:
     if part.file_id:
         return {"file_id": part.file_id}
     if not part.data:
-        raise _unsupported("documents are taken as data or by file id, not by URL")
+        raise _Unsupported("documents are taken as data or by file id, not by URL")
     name = part.name or f"file.{_FILE_ENDINGS.get(part.mime, 'pdf')}"
     return {"filename": name, "file_data": f"data:{part.mime or 'application/pdf'};base64,{part.data}"}
 
@@ -322,5 +327,5 @@ def _drop_cached(cached: Ttl | bool, dropped: list[str]) -> None:
         dropped.append("cache_control")
 
 
-def _unsupported(why: str) -> RequestError:
-    return RequestError("unsupported_by_provider", 400, f"messages: {why}", param="messages")
+class _Unsupported(Exception):
+    """Something in the messages has no counterpart; what the client calls them is known further up."""

@@ -369,6 +369,18 @@ def test_what_must_not_be_lost_is_refused(part: Part) -> None:
 
 
 @pytest.mark.parametrize(
+    ("dialect", "param"),
+    [("openai", "messages"), ("openai-responses", "input"), ("anthropic", "messages"), ("gemini", "contents")],
+)
+def test_what_has_none_is_named_as_the_client_names_it(dialect: str, param: str) -> None:
+    document = Message(role="user", parts=(Media(kind="file", url="https://example.com/a.pdf"),))
+    with pytest.raises(RequestError) as refused:
+        OpenAIChat().encode(Call(model="m", messages=(document,), dialect=dialect), "theirs")
+    assert refused.value.param == param
+    assert refused.value.public_message.startswith(f"{param}: ")
+
+
+@pytest.mark.parametrize(
     ("fields", "param"),
     [
         (
