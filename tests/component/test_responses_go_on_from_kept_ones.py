@@ -109,3 +109,19 @@ async def test_a_store_that_is_away_is_said_to_be() -> None:
         with pytest.raises(openai.InternalServerError) as caught:
             await client.responses.create(model="chat", input="And?", previous_response_id=first.id)
         assert (caught.value.status_code, caught.value.code) == (503, "store_unavailable")
+
+
+@pytest.mark.parametrize("id", ["resp_\0", "resp_\x7f", "resp_\u20ac", "resp_\n"])
+@pytest.mark.parametrize("store", ["sqlite", "postgresql"])
+async def test_an_id_that_no_response_has_is_not_found(store: str, id: str, request: pytest.FixtureRequest) -> None:
+    url = "sqlite:///:memory:"
+    if store == "postgresql":
+        url = request.getfixturevalue("postgres").new_database() + '"\nlocal_url = "sqlite:///:memory:'
+    async with talking(store=url) as (client, _):
+        with pytest.raises(openai.NotFoundError) as caught:
+            await client.responses.create(model="chat", input="And?", previous_response_id=id)
+        assert caught.value.code == "previous_response_not_found"
+        with pytest.raises(openai.NotFoundError):
+            await client.responses.retrieve(id)
+        with pytest.raises(openai.NotFoundError):
+            await client.responses.delete(id)
