@@ -4,6 +4,7 @@ What a model accepts depends on its generation (``anthropic_models``). What a ca
 
 =======================================  =============================================================================
 ``n`` above 1                            refused, 400
+prefill                                  refused, 400, where the model does not go on from one
 ``max_tokens`` not given                 :data:`DEFAULT_MAX_TOKENS` for the answer and the thinking budget on top, as
                                          far as the model can (the API wants a number)
 ``temperature`` above 1                  1, and named as dropped (the range ends there)
@@ -86,6 +87,16 @@ def encode_call(call: Call, model: str) -> Encoded:
     return _Encoding(call, model).encoded()
 
 
+def refuse_prefill(call: Call, model: str, can: Abilities) -> None:
+    """Say at once what the API would say of a partial answer for a model that does not go on from it.
+
+    Raises:
+        RequestError: 400.
+    """
+    if call.prefill and not can.prefill:
+        raise unsupported(client_name(call.dialect, "messages"), f"{model} does not go on from a partial answer")
+
+
 class _Encoding:
     """One body in the making."""
 
@@ -94,6 +105,7 @@ class _Encoding:
             raise unsupported(client_name(call.dialect, "n"), "Anthropic gives one answer per request")
         self._call = call
         self._can: Abilities = abilities_of(model)
+        refuse_prefill(call, model, self._can)
         self._turns = Turns.of(call)
         self._tools = [self._tool(tool) for tool in call.tools]
         self._body: dict[str, Any] = {"model": model, "max_tokens": 0, "messages": self._turns.messages}

@@ -3,26 +3,28 @@
 A request in another dialect says nothing of generations, and the API answers 400 where a model does not know a field or
 no longer does. So the name is read, once per request, and decides:
 
-===========================  ==========  =============  =========  ================  ===========
-generation                   thinking    sampling       schema     efforts           most output
-===========================  ==========  =============  =========  ================  ===========
-Claude 3, Instant            none        yes            by a tool                    4,096
-Claude 3.5                   none        yes            by a tool                    8,192
-Claude 3.7                   budget      yes            by a tool                    64,000
-Opus 4                       budget      one of two     by a tool                    32,000
-Opus 4.1                     budget      one of two     yes                          32,000
-Sonnet 4                     budget      one of two     by a tool                    64,000
-all 4.5                      budget      one of two     yes                          64,000
-all 4.6                      adaptive    one of two     yes        no ``xhigh``      64,000
-4.7 and later, 5, unknown    adaptive    no             yes        all               64,000
-Fable, Mythos                always      no             yes        all               64,000
-no Claude by its name        budget      yes            yes                          64,000
-===========================  ==========  =============  =========  ================  ===========
+===========================  ==========  =============  =========  ================  =======  ===========
+generation                   thinking    sampling       schema     efforts           prefill  most output
+===========================  ==========  =============  =========  ================  =======  ===========
+Claude 3, Instant            none        yes            by a tool                    yes      4,096
+Claude 3.5                   none        yes            by a tool                    yes      8,192
+Claude 3.7                   budget      yes            by a tool                    yes      64,000
+Opus 4                       budget      one of two     by a tool                    yes      32,000
+Opus 4.1                     budget      one of two     yes                          yes      32,000
+Sonnet 4                     budget      one of two     by a tool                    yes      64,000
+all 4.5                      budget      one of two     yes                          yes      64,000
+all 4.6                      adaptive    one of two     yes        no ``xhigh``      no       64,000
+4.7 and later, 5, unknown    adaptive    no             yes        all               no       64,000
+Fable, Mythos                always      no             yes        all               no       64,000
+no Claude by its name        budget      yes            yes                          yes      64,000
+===========================  ==========  =============  =========  ================  =======  ===========
 
-*One of two*: ``temperature`` or ``top_p``. *Most output* is what a request without a limit may be given, not always
-all that the model can do. A name without a version (``claude-haiku-latest``) is taken for the newest.
+*One of two*: ``temperature`` or ``top_p``. *Prefill*: it goes on from a last turn of the assistant's. *Most output* is
+what a request without a limit may be given, not always all that the model can do. A name without a version
+(``claude-haiku-latest``) is taken for the newest.
 
-Source: Anthropic's model pages and migration guides (2026-11): "Adaptive thinking", "Effort", "Structured outputs".
+Source: Anthropic's model pages and migration guides (2026-11): "Adaptive thinking", "Effort", "Structured outputs",
+"Prefill removal".
 """
 
 from __future__ import annotations
@@ -51,6 +53,7 @@ class Abilities:
         sampling: Of ``temperature``, ``top_p`` and ``top_k``: ``all``, ``one`` (not both of the first two), ``none``.
         schema: ``output_config.format`` and strict tools.
         efforts: Values of ``output_config.effort``.
+        prefill: It goes on from a last turn of the assistant's.
         most_output_tokens: What may be asked for at most where the client did not say.
     """
 
@@ -58,6 +61,7 @@ class Abilities:
     sampling: Literal["all", "one", "none"]
     schema: bool
     efforts: tuple[str, ...] = ()
+    prefill: bool = True
     most_output_tokens: int = 64_000
 
 
@@ -71,10 +75,10 @@ def abilities_of(model: str) -> Abilities:
     version = (int(major), int(minor or 0)) if major else _NEWEST
     if version >= (4, 7):
         thinking: Literal["adaptive", "always"] = "always" if family in _ALWAYS_THINK else "adaptive"
-        return Abilities(thinking=thinking, sampling="none", schema=True, efforts=EFFORTS)
+        return Abilities(thinking=thinking, sampling="none", schema=True, efforts=EFFORTS, prefill=False)
     if version >= (4, 6):
         efforts = tuple(effort for effort in EFFORTS if effort != "xhigh")
-        return Abilities(thinking="adaptive", sampling="one", schema=True, efforts=efforts)
+        return Abilities(thinking="adaptive", sampling="one", schema=True, efforts=efforts, prefill=False)
     if version >= (4, 0):
         most = 32_000 if family == "opus" and version < (4, 5) else 64_000
         return Abilities(thinking="budget", sampling="one", schema=version >= (4, 1), most_output_tokens=most)

@@ -56,6 +56,7 @@ from gateway.dialects.anthropic_encode import (
     LEAST_BUDGET_TOKENS,
     MEDIUM_BUDGET_TOKENS,
     closed,
+    refuse_prefill,
 )
 from gateway.dialects.anthropic_models import Abilities, abilities_of
 from gateway.dialects.anthropic_turns import unsupported
@@ -93,6 +94,8 @@ class _Encoding:
         self._model = model.lower()
         family = family_of(model)
         self._claude: Abilities | None = abilities_of(model) if family == "claude" else None
+        if self._claude is not None:
+            refuse_prefill(call, model, self._claude)
         self._takes_schemas = self._knows_schemas(family)
         # Claude's generations that take schemas here are those whose cache may be kept for an hour.
         self._turns = Turns.of(call, family, keeps_long=self._claude is not None and self._takes_schemas)

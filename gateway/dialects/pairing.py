@@ -84,6 +84,8 @@ def read_whole(voice: Voice, request: Request, dialect: ProviderDialect, body: b
     if finished is None or not all(choice.finished for choice in answer.choices.values()):
         raise BadAnswer("an answer without a finish reason")
     if dialect.wire == voice.dialect:
+        if not (body.isascii() or _is_utf8(body)):
+            raise BadAnswer("an answer that is no UTF-8")
         return Whole(body=body, usage=answer.usage, finish_reason=finished.reason, answer=answer)
 
     def retell(usage: Usage) -> bytes:
@@ -97,6 +99,14 @@ def read_whole(voice: Voice, request: Request, dialect: ProviderDialect, body: b
         answer=answer,
         retell=retell if answer.usage is None else None,
     )
+
+
+def _is_utf8(body: bytes) -> bool:
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 class _Watched:

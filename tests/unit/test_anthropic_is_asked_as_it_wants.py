@@ -412,3 +412,12 @@ def test_of_many_cache_marks_the_last_four_stay() -> None:
 def test_generations_are_told_by_the_models_name(model: str, thinking: str, schema: bool) -> None:
     abilities = abilities_of(model)
     assert (abilities.thinking, abilities.schema) == (thinking, schema)
+
+
+@pytest.mark.parametrize("model", [NEW, "claude-sonnet-4-6", "claude-haiku-5-5", "claude-mythos-preview"])
+def test_a_partial_answer_is_not_sent_to_a_model_that_refuses_it(model: str) -> None:
+    call = Call(model="m", messages=(HI, turn("assistant", "On")), prefill=True)
+    with pytest.raises(RequestError) as caught:
+        Anthropic().encode(call, model)
+    assert (caught.value.http_status, caught.value.param) == (400, "messages")
+    assert Anthropic().encode(call, "claude-haiku-4-5").body.endswith(b'"On"}]}]}')
