@@ -210,6 +210,9 @@ class Quirks:
     prefill: bool | None = None  # it goes on from a last message of the assistant
     prefill_field: str | None = None  # the field that says so in that message
     drops: tuple[str, ...] | None = None  # top-level fields that it refuses; they are left out
+    message_drops: tuple[str, ...] | None = None  # the same for fields of messages
+    seed_field: str | None = None  # what it calls the seed
+    tool_call_id_chars: int | None = None  # its tool calls' ids have so many letters and digits; 0 is any
     stops_billing_on_abort: bool | None = None  # closing the connection ends the bill
 
 

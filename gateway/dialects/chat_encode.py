@@ -52,6 +52,7 @@ from gateway.dialects.call import (
     ToolResult,
     Ttl,
 )
+from gateway.dialects.chat_fit import fit_messages
 from gateway.dialects.chat_shapes import AUDIO_MIMES
 from gateway.dialects.chat_writer import details, tool_call_document
 from gateway.dialects.field_names import client_name, is_top_level
@@ -92,6 +93,8 @@ def encode_chat(call: Call, model: str, quirks: Quirks) -> Encoded:
     if call.prefill and quirks.prefill_field == CONTINUE_FINAL:
         body[CONTINUE_FINAL], body["add_generation_prompt"] = True, False
     _extra(call, body, dropped)
+    if "seed" in body:
+        body[quirks.seed_field] = body.pop("seed")
     dropped += [client_name(call.dialect, name) for name in quirks.drops if body.pop(name, None) is not None]
     return Encoded(body=_encode(body), dropped=tuple(dict.fromkeys(dropped)))
 
@@ -196,6 +199,7 @@ def _messages(call: Call, quirks: Quirks, dropped: list[str]) -> list[dict[str, 
             _drop_cached(isinstance(part, Marked) and part.cached, dropped)
     if call.prefill:
         _ask_to_go_on(made, quirks)
+    fit_messages(made, quirks, dropped)
     return made
 
 

@@ -20,8 +20,9 @@ from gateway.core.errors import GatewayError, RequestError
 from gateway.core.facts import Record
 from gateway.dialects import pairing
 from gateway.dialects.answer import Answer
-from gateway.dialects.call import Call
+from gateway.dialects.call import Call, Encoded
 from gateway.dialects.chat_call import chat_call
+from gateway.dialects.chat_fit import fit_fields
 from gateway.dialects.chat_stream import ChatStream, read_answer
 from gateway.dialects.chat_writer import ChatWriter, new_id, now_s, write_chat
 from gateway.dialects.json_limits import check_structure, count_in
@@ -71,6 +72,7 @@ _text = msgspec.json.Decoder(str)
 _encode = msgspec.json.Encoder().encode
 _TRUE = msgspec.Raw(b"true")
 _DEVELOPER = re.compile(rb'"role"\s*:\s*"developer"')
+_SYSTEM = msgspec.Raw(b'"system"')
 
 
 @frozen(kw_only=True, slots=True)
@@ -113,20 +115,21 @@ class ChatRequest:
         return chat_call(self.fields)
 
     def encode_as_is(self, model: str, quirks: Quirks) -> bytes:
-        """The client's document for a provider of the same dialect.
+        """The client's document for a provider of the same dialect."""
+        return self.encoded_as_is(model, quirks).body
+
+    def encoded_as_is(self, model: str, quirks: Quirks) -> Encoded:
+        """The same, and what was left out of it.
 
         The usage chunk is asked for even if the client did not, where the provider has it; :class:`ChatStream` takes it
-        out again. What the provider is known to refuse is left out or, as the role ``developer``, said in its words,
-        and the answer's limit has the name it knows.
+        out again. What the provider is known to refuse is left out or, as the role ``developer``, said in its words.
         """
-        fields = dict(self.fields)
+        fields, dropped = fit_fields(self.fields, quirks)
         fields["model"] = msgspec.Raw(_encode(model))
-        for name in quirks.drops:
-            fields.pop(name, None)
-        if quirks.max_tokens_field == "max_tokens" and "max_completion_tokens" in fields:
-            fields.setdefault("max_tokens", fields.pop("max_completion_tokens"))
         if not quirks.developer_role and _DEVELOPER.search(fields["messages"]):
-            fields["messages"] = msgspec.Raw(_encode([_as_system(message) for message in self.messages()]))
+            fields["messages"] = msgspec.Raw(
+                _encode([_as_system(raw) for raw in _raw_messages.decode(fields["messages"])])
+            )
         if self.stream and quirks.usage_in_stream and not self.include_usage:
             fields["stream_options"] = msgspec.Raw(_encode({**self._options, "include_usage": _TRUE}))
         elif not quirks.usage_in_stream and "stream_options" in fields:
@@ -134,15 +137,15 @@ class ChatRequest:
             fields["stream_options"] = msgspec.Raw(_encode(options))
             if not options:
                 del fields["stream_options"]
-        return _encode(fields)
+        return Encoded(body=_encode(fields), dropped=dropped)
 
     @property
     def _options(self) -> dict[str, msgspec.Raw]:
         return _options.decode(self.fields.get("stream_options", b"null")) or {}
 
 
-def _as_system(message: dict[str, Any]) -> dict[str, Any]:
-    return {**message, "role": "system"} if message["role"] == "developer" else message
+def _as_system(message: dict[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:
+    return {**message, "role": _SYSTEM} if _text.decode(message["role"]) == "developer" else message
 
 
 def parse_request(body: bytes) -> ChatRequest:
@@ -240,14 +243,15 @@ class ChatVoice:
     def prepare(self, request: ChatRequest, dialect: ProviderDialect, model: str, *, keep: bool) -> Asking:
         if dialect.wire != self.dialect:
             return pairing.prepare(self, request, dialect, model, keep=keep)
-        stream, drops = None, dialect.quirks.drops
+        stream = None
         if request.stream:
             kept = Kept(dialect.reader()) if keep else None
             stream = ChatStream(want_usage=request.include_usage, choices=request.n, kept=kept)
+        encoded = request.encoded_as_is(model, dialect.quirks)
         return Asking(
             path=dialect.path(model, stream=request.stream),
-            body=request.encode_as_is(model, dialect.quirks),
-            dropped=tuple(name for name in drops if name in request.fields) if drops else (),
+            body=encoded.body,
+            dropped=encoded.dropped,
             stream=stream,
             passes=True,
         )

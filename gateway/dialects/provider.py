@@ -34,6 +34,9 @@ class Quirks:
         prefill: It goes on from a last message of the assistant.
         prefill_field: The field that says so in that message (Mistral's and DeepSeek's ``prefix``), "" for none.
         drops: Top-level chat fields that it refuses with a 400 and that are left out, with a warning header.
+        message_drops: The same for fields of chat messages.
+        seed_field: What it calls the seed in chat completions.
+        tool_call_id_chars: It wants tool calls' ids of so many letters and digits; 0: takes any.
         stops_billing_on_abort: Closing the connection ends the bill; otherwise ``on_disconnect`` defaults to drain.
     """
 
@@ -47,6 +50,9 @@ class Quirks:
     prefill: bool = False
     prefill_field: str = ""
     drops: tuple[str, ...] = ()
+    message_drops: tuple[str, ...] = ()
+    seed_field: str = "seed"
+    tool_call_id_chars: int = 0
     stops_billing_on_abort: bool = True
 
 
