@@ -209,6 +209,7 @@ class Quirks:
     developer_role: bool | None = None  # it takes that role in a client's messages, which else become the system's
     prefill: bool | None = None  # it goes on from a last message of the assistant
     prefill_field: str | None = None  # the field that says so in that message
+    cache_marks: bool | None = None  # it takes cache_control on texts
     drops: tuple[str, ...] | None = None  # top-level fields that it refuses; they are left out
     message_drops: tuple[str, ...] | None = None  # the same for fields of messages
     seed_field: str | None = None  # what it calls the seed

@@ -10,7 +10,8 @@ thoughts in earlier turns              in ``reasoning_field`` if the provider wa
                                        their signatures in ``reasoning_details`` where the field is ``reasoning``
                                        (OpenRouter); else dropped and named, as its documentation asks for
 an error mark on a tool's result       dropped, named ``is_error``: the text says it
-``cached`` marks                       dropped, named ``cache_control``: these providers cache by themselves
+``cached`` marks                       of texts and results as ``cache_control`` where the provider takes it
+                                       (``cache_marks``: OpenRouter); others dropped and named: they cache by themselves
 ``top_k``                              dropped, unless the client spoke chat itself
 thinking budget                        ``reasoning_effort``: ``low`` to 1,024 tokens, ``medium`` to 8,192, else ``high``
                                        (Google's table for its chat endpoint); "as much as it likes" is left out
@@ -30,6 +31,7 @@ Source: OpenAI API reference, "Create chat completion"; Google, "OpenAI compatib
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -47,6 +49,7 @@ from gateway.dialects.call import (
     Refusal,
     Text,
     Thinking,
+    Tool,
     ToolCall,
     ToolChoice,
     ToolResult,
@@ -139,6 +142,7 @@ def _effort(thinking: Thinking, dialect: str) -> str:
 def _tools(call: Call, body: dict[str, Any], dropped: list[str]) -> None:
     if call.tools:
         body["tools"] = []
+    _drop_marks(call.tools, Quirks(), dropped)
     for tool in call.tools:
         function: dict[str, Any] = {"name": tool.name}
         if tool.description:
@@ -148,7 +152,6 @@ def _tools(call: Call, body: dict[str, Any], dropped: list[str]) -> None:
         if tool.strict is not None:
             function["strict"] = tool.strict
         body["tools"].append({"type": "function", "function": function})
-        _drop_cached(tool.cached, dropped)
     if call.tool_choice is not None:
         body["tool_choice"] = _choice(call.tool_choice)
     if call.parallel_tools is not None and call.tools:
@@ -186,17 +189,17 @@ def _extra(call: Call, body: dict[str, Any], dropped: list[str]) -> None:
 def _messages(call: Call, quirks: Quirks, dropped: list[str]) -> list[dict[str, Any]]:
     made: list[dict[str, Any]] = []
     if call.system:
-        made.append({"role": quirks.system_role, "content": "\n\n".join(text.text for text in call.system)})
-        for text in call.system:
-            _drop_cached(text.cached, dropped)
+        marked = quirks.cache_marks and any(text.cached for text in call.system)
+        joined: Any = "\n\n".join(text.text for text in call.system)
+        made.append({"role": quirks.system_role, "content": _texts(call.system) if marked else joined})
+        _drop_marks(call.system, quirks, dropped)
     for place, message in enumerate(call.messages):
         if message.role == "assistant":
             param = f"{client_name(call.dialect, 'messages')}[{place}]"
             made.append(_assistant(message, quirks, param, dropped))
         else:
             made += _asked(message, quirks, dropped)
-        for part in message.parts:
-            _drop_cached(isinstance(part, Marked) and part.cached, dropped)
+        _drop_marks(message.parts, quirks, dropped)
     if call.prefill:
         _ask_to_go_on(made, quirks)
     fit_messages(made, quirks, dropped)
@@ -219,26 +222,42 @@ def _asked(message: Message, quirks: Quirks, dropped: list[str]) -> list[dict[st
             rest.append(part)
             continue
         text = "\n".join(piece.text for piece in part.content if isinstance(piece, Text))
-        made.append({"role": "tool", "tool_call_id": part.id, "content": text})
+        mark: Ttl = next((each.cached for each in (part, *part.content) if each.cached), "")
+        told: Any = _texts([Text(text=text, cached=mark)]) if mark and quirks.cache_marks and text else text
+        made.append({"role": "tool", "tool_call_id": part.id, "content": told})
         rest += [piece for piece in part.content if isinstance(piece, Media)]
         if part.is_error:
             dropped.append("is_error")
-        _drop_cached(any(piece.cached for piece in part.content), dropped)
+        if any(piece.cached for piece in part.content) and not quirks.cache_marks:
+            dropped.append("cache_control")
     if rest or not made:
         role = quirks.system_role if message.role == "system" else "user"
-        asked: dict[str, Any] = {"role": role, "content": _content(rest)}
+        asked: dict[str, Any] = {"role": role, "content": _content(rest, quirks)}
         if message.name:
             asked["name"] = message.name
         made.append(asked)
     return made
 
 
-def _content(parts: list[Part]) -> str | list[dict[str, Any]]:
+def _content(parts: list[Part], quirks: Quirks) -> str | list[dict[str, Any]]:
     if not parts:
         return ""
-    if len(parts) == 1 and isinstance(parts[0], Text):
+    marked = quirks.cache_marks and any(isinstance(part, Text) and part.cached for part in parts)
+    if len(parts) == 1 and isinstance(parts[0], Text) and not marked:
         return parts[0].text
-    return [_part(part) for part in parts]
+    return [_texts([part])[0] if isinstance(part, Text) and marked else _part(part) for part in parts]
+
+
+def _texts(texts: Iterable[Text]) -> list[dict[str, Any]]:
+    """Texts with their marks for the cache, as OpenRouter takes them."""
+    return [
+        {
+            "type": "text",
+            "text": text.text,
+            **({"cache_control": {"type": "ephemeral", "ttl": text.cached}} if text.cached else {}),
+        }
+        for text in texts
+    ]
 
 
 def _part(part: Part) -> dict[str, Any]:
@@ -290,7 +309,9 @@ def _assistant(message: Message, quirks: Quirks, param: str, dropped: list[str])
         for part in message.parts
         if isinstance(part, ToolCall)
     ]
-    said: dict[str, Any] = {"role": "assistant", "content": text or (None if calls or refusal else "")}
+    marked = quirks.cache_marks and any(isinstance(part, Text) and part.cached for part in message.parts)
+    content: Any = _texts(part for part in message.parts if isinstance(part, Text)) if marked else text
+    said: dict[str, Any] = {"role": "assistant", "content": content or (None if calls or refusal else "")}
     if message.name:
         said["name"] = message.name
     if refusal:
@@ -326,8 +347,10 @@ def _is_lost(thought: Reasoning, name: str) -> bool:
     return sealed and (name != "reasoning" or is_googles(thought.signature))
 
 
-def _drop_cached(cached: Ttl | bool, dropped: list[str]) -> None:
-    if cached:
+def _drop_marks(parts: Iterable[Part | Tool], quirks: Quirks, dropped: list[str]) -> None:
+    """Name the marks for the cache that stay behind: of OpenRouter's, all but those of texts and results."""
+    kept = (Text, ToolResult) if quirks.cache_marks else ()
+    if any(isinstance(part, Marked | Tool) and part.cached and not isinstance(part, kept) for part in parts):
         dropped.append("cache_control")
 
 

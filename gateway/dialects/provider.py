@@ -33,6 +33,7 @@ class Quirks:
         developer_role: It takes the role ``developer`` in messages that pass as they are; else that becomes ``system``.
         prefill: It goes on from a last message of the assistant.
         prefill_field: The field that says so in that message (Mistral's and DeepSeek's ``prefix``), "" for none.
+        cache_marks: It takes Anthropic's ``cache_control`` on texts.
         drops: Top-level chat fields that it refuses with a 400 and that are left out, with a warning header.
         message_drops: The same for fields of chat messages.
         seed_field: What it calls the seed in chat completions.
@@ -49,6 +50,7 @@ class Quirks:
     developer_role: bool = True
     prefill: bool = False
     prefill_field: str = ""
+    cache_marks: bool = False
     drops: tuple[str, ...] = ()
     message_drops: tuple[str, ...] = ()
     seed_field: str = "seed"

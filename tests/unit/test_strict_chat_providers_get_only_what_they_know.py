@@ -98,3 +98,28 @@ def test_clients_of_other_dialects_reach_mistral_in_the_middle_of_their_tools() 
     _, called, result = json.loads(OpenAIChat(quirks=quirks("mistral")).encode(call, "m").body)["messages"]
     assert called["tool_calls"][0]["id"] == result["tool_call_id"]
     assert len(result["tool_call_id"]) == 9
+
+
+def test_openrouter_gets_the_marks_for_the_cache_of_texts_and_results() -> None:
+    hour = {"type": "ephemeral", "ttl": "1h"}
+    turns = [
+        {"role": "user", "content": [{"type": "text", "text": "Look.", "cache_control": hour}]},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": FOREIGN, "name": "look", "input": {}}]},
+        {
+            "role": "user",
+            "content": [{"type": "tool_result", "tool_use_id": FOREIGN, "content": "so", "cache_control": hour}],
+        },
+    ]
+    system = [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}]
+    document = json.dumps({"model": "m", "max_tokens": 9, "system": system, "messages": turns}).encode()
+    call = anthropic_request.parse_request(document).call()
+    made = OpenAIChat(quirks=quirks("openrouter")).encode(call, "m")
+    told, asked, _, result = json.loads(made.body)["messages"]
+    five = {"type": "ephemeral", "ttl": "5m"}
+    assert told["content"] == [{"type": "text", "text": "Be brief.", "cache_control": five}]
+    assert asked["content"] == [{"type": "text", "text": "Look.", "cache_control": hour}]
+    assert result["content"] == [{"type": "text", "text": "so", "cache_control": hour}]
+    assert made.dropped == ()
+    plain = OpenAIChat(quirks=quirks("openai")).encode(call, "m")
+    assert "cache_control" not in plain.body.decode()
+    assert plain.dropped == ("cache_control",)
