@@ -5,7 +5,8 @@ The names of OpenAI's chat completions are the default; where a dialect has anot
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
@@ -51,6 +52,31 @@ _NAMES: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
         },
     }
 )
+
+
+_NUMBER: Final = re.compile(r"\[\d+\]")
+
+
+def in_a_header(names: Sequence[str], most_chars: int) -> str:
+    """The names in one line: whole ones, and how many there was no room for.
+
+    A long conversation has the same field in each of its messages. What is too long that way is told without their
+    numbers, each name once: ``messages[].reasoning``.
+    """
+    line = ", ".join(names)
+    if len(line) <= most_chars:
+        return line
+    kinds = list(dict.fromkeys(_NUMBER.sub("[]", name) for name in names))
+    line = ", ".join(kinds)
+    if len(line) <= most_chars:
+        return line
+    told, room = 0, most_chars - len(f"and {len(kinds)} more")
+    for name in kinds:
+        room -= len(name) + len(", ")
+        if room < 0:
+            break
+        told += 1
+    return ", ".join([*kinds[:told], f"and {len(kinds) - told} more" if told else f"{len(kinds)} fields"])
 
 
 def is_top_level(name: str) -> bool:

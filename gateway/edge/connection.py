@@ -26,6 +26,7 @@ import trio
 from quart_trio.asgi import TrioASGIHTTPConnection
 
 from gateway.core.errors import GatewayError, RequestError, StreamBroken
+from gateway.dialects.field_names import in_a_header
 from gateway.dialects.voice import Opening
 from gateway.edge.bodies import GatheredBody, Message, PassedBody, Receive, next_message, read_body
 from gateway.edge.door import OPENING_KEY, STATE_KEY
@@ -222,7 +223,7 @@ def _target_headers(exchange: Exchange | Passage) -> Headers:
         return []
     headers = [(b"x-sluice-target", _as_value(record.target)), (b"x-sluice-attempts", b"%d" % len(record.attempts))]
     if record.dropped:
-        headers.append((b"x-sluice-dropped", _as_value(", ".join(record.dropped)[:MAX_DROPPED_CHARS])))
+        headers.append((b"x-sluice-dropped", _as_value(in_a_header(record.dropped, MAX_DROPPED_CHARS))))
     return headers
 
 
