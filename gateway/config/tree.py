@@ -205,6 +205,7 @@ class Quirks:
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = None
     reasoning_field: str | None = None  # where its answers put thoughts; "" is nowhere
     reasoning_back: bool | None = None  # it wants that field back in the assistant's messages
+    thinking_off: Literal["", "effort", "thinking"] | None = None  # how it is told not to think
     system_role: Literal["system", "developer"] | None = None
     developer_role: bool | None = None  # it takes that role in a client's messages, which else become the system's
     prefill: bool | None = None  # it goes on from a last message of the assistant

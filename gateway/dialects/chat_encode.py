@@ -17,7 +17,8 @@ thinking budget                        ``reasoning_effort``: ``low`` to 1,024 to
                                        (Google's table for its chat endpoint); "as much as it likes" is left out
 thoughts shown or not                  dropped and named: these providers decide
 media in an assistant's turn           refused, 400
-thinking forbidden                     ``none`` if the client spoke chat; else dropped: most models refuse the word
+thinking forbidden                     ``none`` if the client spoke chat, else in the provider's way (``thinking_off``);
+                                       dropped and named where it has none: most models refuse the word
 images by file id, sounds by URL       refused, 400
 documents by URL                       refused, 400
 sounds other than wav and mp3          passed on by their subtype; the provider decides
@@ -124,6 +125,10 @@ def _sampling(call: Call, body: dict[str, Any], quirks: Quirks, dropped: list[st
         effort = _effort(call.thinking, call.dialect)
         if effort:
             body["reasoning_effort"] = effort
+        elif call.thinking.off and quirks.thinking_off == "effort":
+            body["reasoning_effort"] = "none"
+        elif call.thinking.off and quirks.thinking_off == "thinking":
+            body["thinking"] = {"type": "disabled"}
         elif call.thinking.off:
             dropped.append(client_name(call.dialect, "reasoning_effort"))
         if call.thinking.show is not None:

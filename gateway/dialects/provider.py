@@ -29,6 +29,7 @@ class Quirks:
         max_tokens_field: What it calls the answer's limit in chat completions.
         reasoning_field: Where its chat answers put thoughts, "" for nowhere.
         reasoning_back: Whether it wants that field back in assistant messages (otherwise thoughts are left out).
+        thinking_off: How it is told not to think: by the ``effort`` none, or by ``thinking`` of the type disabled.
         system_role: What it calls the instructions' role.
         developer_role: It takes the role ``developer`` in messages that pass as they are; else that becomes ``system``.
         prefill: It goes on from a last message of the assistant.
@@ -46,6 +47,7 @@ class Quirks:
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_completion_tokens"
     reasoning_field: str = "reasoning_content"
     reasoning_back: bool = False
+    thinking_off: Literal["", "effort", "thinking"] = ""
     system_role: Literal["system", "developer"] = "system"
     developer_role: bool = True
     prefill: bool = False

@@ -123,3 +123,21 @@ def test_openrouter_gets_the_marks_for_the_cache_of_texts_and_results() -> None:
     plain = OpenAIChat(quirks=quirks("openai")).encode(call, "m")
     assert "cache_control" not in plain.body.decode()
     assert plain.dropped == ("cache_control",)
+
+
+@pytest.mark.parametrize(
+    ("preset", "said", "lost"),
+    [
+        ("deepseek", {"thinking": {"type": "disabled"}}, ()),
+        ("cohere", {"reasoning_effort": "none"}, ()),
+        ("openai", {}, ("thinking",)),
+    ],
+)
+def test_a_client_that_forbids_thinking_is_understood(preset: str, said: dict[str, Any], lost: tuple[str, ...]) -> None:
+    asked: dict[str, Any] = {"model": "m", "max_tokens": 9, "thinking": {"type": "disabled"}}
+    asked["messages"] = [{"role": "user", "content": "Hi"}]
+    call = anthropic_request.parse_request(json.dumps(asked).encode()).call()
+    made = OpenAIChat(quirks=quirks(preset)).encode(call, "m")
+    body = json.loads(made.body)
+    assert {name: body[name] for name in ("thinking", "reasoning_effort") if name in body} == said
+    assert made.dropped == lost
