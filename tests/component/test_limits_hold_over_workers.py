@@ -146,4 +146,9 @@ async def test_a_second_without_the_limits_keeper_changes_nothing_for_clients(
             redis.resume()
         assert {one.status for one in (*told.heard, *during.heard)} == {200}
         assert len(during.heard) >= 60
-        assert max(during.took_s) < max(0.2, 2 * max(told.took_s[20:]))
+        # Of three quarters, for a machine may stand still for a moment: if anybody asked the keeper, all would.
+        assert upper_quartile(during.took_s) < max(0.1, 2 * upper_quartile(told.took_s[20:]))
+
+
+def upper_quartile(values: list[float]) -> float:
+    return sorted(values)[len(values) * 3 // 4]

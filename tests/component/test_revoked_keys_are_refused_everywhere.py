@@ -64,6 +64,7 @@ async def until_all_say(gateway: Served, key: str, status: int, code: str = "", 
     return heard[0]
 
 
+@pytest.mark.alone
 async def test_made_rotated_and_revoked_within_two_seconds_in_every_process(tmp_path: Path) -> None:
     async with served(tmp_path, arguments=TWO, workers=100) as gateway:
         before = await both_listen(gateway)
