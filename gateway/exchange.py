@@ -467,7 +467,7 @@ class Exchange:
         record, stream, whole = self.record, attempt.stream, attempt.whole
         record.ended_at = trio.current_time()
         if stream is not None:
-            record.finish_reason = stream.finish_reason[:MAX_FINISH_CHARS]
+            record.finish_reason = stream.finish_reason[:MAX_FINISH_CHARS] or (BUDGET if record.code == BUDGET else "")
             attempt.fact.usage = attempt.so_far()
             record.tokens = self._tokens_before + attempt.tokens
             record.usage = stream.usage or attempt.estimate(record.tokens)

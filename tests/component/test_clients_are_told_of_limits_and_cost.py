@@ -106,6 +106,7 @@ async def test_a_stream_that_has_used_up_its_budget_ends_with_an_error_that_says
         record = stage.records[-1]
         assert (record.outcome, record.code) == (Outcome.BROKEN, "budget_exhausted")
         assert 100 < record.tokens <= 150, "all of the budget, and what was on its way"
+        assert record.finish_reason == "budget_exhausted"
         refused = await asked(stage, "stopped", max_tokens=10)
         assert (refused.status, refused.json()["error"]["code"]) == (429, "budget_exhausted")
         stage.assert_nothing_left()
