@@ -1,7 +1,7 @@
 """This process as a holder of slices with one keeper: tells what was used, gets what is needed, before it runs out.
 
-A round (one ``settle``) happens ``REPORT_S`` after something was used, at once when a slice gets low, and every third
-of a lease otherwise. The request path only sets flags.
+A round (one ``settle``) happens ``REPORT_S`` after something was used, at once when a slice gets low (but not within
+``LEAST_GAP_S`` of the one before), and every third of a lease otherwise. The request path only sets flags.
 
 **The keeper is away** (a round failed): slices in hand go on being used, so nothing changes for requests until a slice
 has run out or the lease is over; from then on each limit's ``on_failure`` decides. Rounds are tried again, once a
@@ -84,6 +84,7 @@ class Lessee:
         self._active: dict[Meter, None] = {}
         self._something, self._urgent = trio.Event(), trio.Event()
         self._rounds = self._failures = self._lapses = self._in_a_row = 0
+        self._round_at = -math.inf  # when the last one ended
         self._sent_at = math.inf  # of the round that is under way
         self.valid_until = math.inf  # of the slices in hand; none before the first round
         self.is_away = False
@@ -140,6 +141,7 @@ class Lessee:
         for first in range(0, max(len(active), 1), CLAIMS_PER_ROUND):
             if not await self._settle(active[first : first + CLAIMS_PER_ROUND], meters):
                 break
+        self._round_at = trio.current_time()
         self._on_round()
 
     async def _settle(self, active: list[Meter], meters: Callable[[], Iterable[Meter]]) -> bool:
@@ -190,7 +192,7 @@ class Lessee:
                 await self._something.wait()
             with trio.move_on_after(REPORT_S):
                 await self._urgent.wait()
-        await trio.sleep(LEAST_GAP_S)
+        await trio.sleep_until(self._round_at + LEAST_GAP_S)  # who has no slice yet waits for this round
 
     async def _leave(self, meters: list[Meter]) -> None:
         """Give everything back that no running request holds."""
