@@ -104,7 +104,7 @@ def _settle(
     gone = session.rows("SELECT holder FROM limit_holder WHERE expires_s <= ?", (now_s,))
     for (name,) in gone:
         _end(session, name, now_s)
-    if gone:  # seldom enough to clean up as well
+    if gone or new:  # seldom enough to clean up as well
         session.run("DELETE FROM limit_pool WHERE seen_s < ? AND name NOT LIKE ?", (now_s - KEEP_S, _ENDLESS))
     longest_s = now_s + LONGEST_LEASE_S
     session.run(_SET_BACK, (longest_s, longest_s))
