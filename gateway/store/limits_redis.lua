@@ -33,7 +33,7 @@ local function store_pool(pool)
   end
   redis.call('DEL', pool.key)
   redis.call('HSET', pool.key, unpack(flat))
-  if not string.find(pool.name, ':total:$') then redis.call('EXPIRE', pool.key, KEEP_S) end
+  if pool.held <= 0 and not string.find(pool.name, ':total:$') then redis.call('EXPIRE', pool.key, KEEP_S) end
 end
 
 local function charge(pool, units)

@@ -212,12 +212,13 @@ async def test_a_machines_clock_that_is_set_back_costs_one_window_and_no_lease_o
 
 
 async def test_pools_that_nobody_has_asked_for_in_forty_days_are_deleted_but_for_endless_budgets(tmp_path):
-    clock, store = Clock(), SqliteSql(Database(str(tmp_path / "sluice.db")))
-    keeper, days = SqlLimits(store, clock), ("usd:key:dev:day:2027-01-15", "usd:key:dev:total:", "rpm:key:dev")
-    await settle(keeper, "a", *(claim(name, window_s=FOREVER_S, target=1) for name in days), new=True)
+    store = SqliteSql(Database(str(tmp_path / "sluice.db")))
+    keeper, names = SqlLimits(store), ("usd:key:dev:day:2027-01-15", "usd:key:dev:total:", "rpm:key:dev")
+    await settle(keeper, "a", *(claim(name, window_s=FOREVER_S, target=1) for name in names), new=True)
     await keeper.leave("a", [])
-    clock.at_s += 41 * 86_400.0
-    await settle(keeper, "b", claim("rpm:key:other"), new=True)
+    await settle(keeper, "b", claim("rpm:key:held", target=1), new=True)  # and has it in hand all the time
+    await store.write(lambda session: session.run("UPDATE limit_pool SET seen_s = seen_s - ?", (41 * 86_400.0,)))
+    await settle(keeper, "c", claim("rpm:key:other"), new=True)
     found = await store.read(lambda session: session.rows("SELECT name FROM limit_pool ORDER BY name"))
-    assert [name for (name,) in found] == ["rpm:key:other", "usd:key:dev:total:"]
+    assert [name for (name,) in found] == ["rpm:key:held", "rpm:key:other", "usd:key:dev:total:"]
     await store.aclose()
