@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from gateway.identity.pepper import make_pepper, new_key
+from gateway.sim import Behaviour
 from gateway.store.keys import Keys, StoredKey
 from tests.component.stage import KEY, Heard, Stage, ask, chat, hear, staged
 
@@ -110,3 +112,26 @@ async def test_a_key_for_one_assistant_asks_for_nothing_else_in_any_dialect(
         listed = (await without_body(stage, "GET", "/v1/models", key)).json()
         assert [model["id"] for model in listed["data"]] == ["helper"]
         assert stage.sim.statistics().started == before
+
+
+async def test_a_key_that_is_revoked_ends_nothing_that_runs_and_gives_back_what_was_set_aside(tmp_path: Path) -> None:
+    behaviour = Behaviour(ttft_s=0.0, tokens=40, tokens_per_s=40)
+    async with staged(store=f"sqlite:///{tmp_path}/sluice.db", behaviour=behaviour) as stage:
+        key = await made(stage, name="leaver", tpm=10_000, rpm=10, max_concurrent=1)
+        heard: list[Heard] = []
+
+        async def stream() -> None:
+            heard.append(await ask(stage, chat(stream=True, max_tokens=100), key=key))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream)
+            with trio.fail_after(20):
+                while not stage.sim.statistics().started:
+                    await trio.sleep(0.01)
+            assert stage.gateway.store is not None
+            await Keys(stage.gateway.store.sql).revoke("leaver")
+            await stage.gateway.directory.refresh()
+            assert (await ask(stage, chat(), key=key)).status == 401
+        assert (heard[0].status, heard[0].finished) == (200, True)
+        await stage.settle()
+        assert [limit.reserved for limit in stage.gateway.accounts.quota.statistics()] == [0, 0, 0]
