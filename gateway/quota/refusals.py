@@ -26,6 +26,10 @@ _NO_RETRY = (b"x-should-retry", b"false")  # which the libraries of OpenAI and A
 _LEAST_RETRY_S = 0.1
 _OWNERS = {"key": "key", "team": "team", "org": "organisation", "model": "model"}
 _REQUESTS, _TOKENS = ("rpm", "rpd"), ("tpm", "tpd")
+_RATELIMIT = tuple(
+    tuple(f"x-ratelimit-{name}-{unit}".encode() for name in ("limit", "remaining", "reset"))
+    for unit in ("requests", "tokens")
+)
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -68,7 +72,7 @@ def refusal(meter: Meter, units: int, verdict: Verdict, now: float, wall_s: floa
     if verdict is Verdict.WAIT:
         text, retry_after_s = "this process has to ask for its part of that first", WAIT_RETRY_S
         return Refusal(code, 429, f"{limit}; {text}", rule=rule, retry_after_s=retry_after_s, may_wait=True)
-    told = headers([meter], now)
+    told = headers([Told([meter])], now)
     if units > rule.amount:
         text, retry_after_s = f"this request alone may take {_amount(rule, units)}", RAISED_RETRY_S
         told.append(_NO_RETRY)
@@ -94,21 +98,46 @@ def allowance(rule: LimitRule) -> str:
     return f"{verb} {_amount(rule, rule.amount)} {per} ({rule.kind})"
 
 
-def headers(meters: Iterable[Meter], now: float) -> Headers:
-    """What is left of the limits, for the answer's head."""
-    rates = [meter for meter in meters if meter.rule.kind in _REQUESTS + _TOKENS]
+class Told:
+    """What is told of some limits in every head; what never changes of it is put into words once.
+
+    Args:
+        meters: Of any kind; only rates are told.
+    """
+
+    __slots__ = ("by_unit", "policy", "states")
+
+    def __init__(self, meters: Iterable[Meter]) -> None:
+        rates = [meter for meter in meters if meter.rule.kind in _REQUESTS + _TOKENS]
+        self.by_unit = [[meter for meter in rates if meter.rule.kind in kinds] for kinds in (_REQUESTS, _TOKENS)]
+        self.states = [(f'"{_name(meter.rule)}";r=', meter) for meter in rates]
+        self.policy = [
+            f'"{_name(one.rule)}";q={one.amount}{_unit(one.rule)};w={math.ceil(one.window_s)}' for one in rates
+        ]
+
+
+def headers(told: Sequence[Told], now: float) -> Headers:
+    """What is left of the limits, for the answer's head. Cost: 4 µs, and 2 for each limit."""
     out: Headers = []
-    for what, kinds in (("requests", _REQUESTS), ("tokens", _TOKENS)):
-        of_kind = [meter for meter in rates if meter.rule.kind in kinds]
-        if of_kind:
-            meter = min(of_kind, key=lambda one: one.left() / one.amount)
-            reset = _go_duration(max(meter.reset_at - now, 0.0))
-            for name, value in (("limit", meter.amount), ("remaining", meter.left()), ("reset", reset)):
-                out.append((f"x-ratelimit-{name}-{what}".encode(), str(value).encode()))
-    if rates:
-        policy = (f'"{_name(one.rule)}";q={one.amount}{_unit(one.rule)};w={math.ceil(one.window_s)}' for one in rates)
-        state = (f'"{_name(one.rule)}";r={one.left()};t={math.ceil(max(one.reset_at - now, 0.0))}' for one in rates)
-        out += [(b"ratelimit-policy", ", ".join(policy).encode()), (b"ratelimit", ", ".join(state).encode())]
+    for unit, names in enumerate(_RATELIMIT):
+        tightest, least, its_left = None, math.inf, 0
+        for some in told:
+            for meter in some.by_unit[unit]:
+                left = meter.left()
+                if left / meter.amount < least:
+                    tightest, least, its_left = meter, left / meter.amount, left
+        if tightest is not None:
+            reset = _go_duration(max(tightest.reset_at - now, 0.0))
+            values = (b"%d" % tightest.amount, b"%d" % its_left, reset.encode())
+            out += zip(names, values, strict=True)
+    states = [
+        f"{begin}{meter.left()};t={math.ceil(meter.reset_at - now) if meter.reset_at > now else 0}"
+        for some in told
+        for begin, meter in some.states
+    ]
+    if states:
+        policy = ", ".join([text for some in told for text in some.policy])
+        out += [(b"ratelimit-policy", policy.encode()), (b"ratelimit", ", ".join(states).encode())]
     return out
 
 

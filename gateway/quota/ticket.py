@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from gateway.quota.meter import Meter, Verdict
-from gateway.quota.refusals import Headers, Refusal, allowance, headers, refusal
+from gateway.quota.refusals import Headers, Refusal, Told, allowance, headers, refusal
 
 if TYPE_CHECKING:
     from gateway.quota.quota import Quota, Rules
@@ -35,9 +35,10 @@ class Plan:
         gates: Requests, then concurrency: one unit each.
         requests: How many of them are of requests.
         ends_at: When another period of a budget begins, in Unix time; None without budgets.
+        told: What every answer's head says of them.
     """
 
-    __slots__ = ("ends_at", "gates", "money", "requests", "tokens")
+    __slots__ = ("ends_at", "gates", "money", "requests", "tokens", "told")
 
     def __init__(self, meters: Sequence[Meter], ends_at: float | None) -> None:
         requests = [meter for meter in meters if meter.rule.kind in ("rpm", "rpd")]
@@ -46,6 +47,7 @@ class Plan:
         self.tokens = [meter for meter in meters if meter.rule.kind in ("tpm", "tpd")]
         self.money = [meter for meter in meters if meter.rule.kind == "usd"]
         self.ends_at = ends_at
+        self.told = Told((*self.gates, *self.tokens))
 
 
 class _Hold:
@@ -178,8 +180,8 @@ class Ticket:
 
     def headers(self) -> Headers:
         """What is left, for the answer's head: ``x-ratelimit-*``, ``RateLimit-Policy`` and ``RateLimit``."""
-        of_model = () if self._model is None else (*self._model.gates, *self._model.tokens)
-        return headers((*self._plan.gates, *self._plan.tokens, *of_model), trio.current_time())
+        told = (self._plan.told,) if self._model is None else (self._plan.told, self._model.told)
+        return headers(told, trio.current_time())
 
     def warnings(self) -> list[str]:
         """The soft limits that are exceeded, in words."""

@@ -105,7 +105,9 @@ def _settle(
     for (name,) in gone:
         _end(session, name, now_s)
     if gone or new:  # seldom enough to clean up as well
-        session.run("DELETE FROM limit_pool WHERE seen_s < ? AND held = 0 AND name NOT LIKE ?", (now_s - KEEP_S, _ENDLESS))
+        session.run(
+            "DELETE FROM limit_pool WHERE seen_s < ? AND held = 0 AND name NOT LIKE ?", (now_s - KEEP_S, _ENDLESS)
+        )
     longest_s = now_s + LONGEST_LEASE_S
     session.run(_SET_BACK, (longest_s, longest_s))
     if not new and not session.rows("SELECT 1 FROM limit_holder WHERE holder = ?", (holder,)):
