@@ -112,12 +112,14 @@ class Grant:
     Attributes:
         granted: Units this holder was granted since it began.
         remaining: Units that nobody has used or holds.
+        held: Units in slices, this holder's included.
         back: When used units come back: seconds from now, and how many will be back by then; in order, a few points.
     """
 
     name: str
     granted: int
     remaining: int
+    held: int = 0
     back: tuple[tuple[float, int], ...] = ()
 
     @property

@@ -102,7 +102,7 @@ def take(pool: Pool, share: Share, claim: Claim, now_s: float, *, alone: bool = 
             pool.held += more
             remaining -= more
     back = _coming_back(pool, claim, now_s)
-    return Grant(name=claim.name, granted=share.granted, remaining=max(remaining, 0), back=back)
+    return Grant(name=claim.name, granted=share.granted, remaining=max(remaining, 0), held=pool.held, back=back)
 
 
 def leave(pool: Pool, share: Share, claim: Claim, now_s: float) -> None:

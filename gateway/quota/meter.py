@@ -51,10 +51,10 @@ class Meter:
     """See the module. Everything is sync; ``lessee`` carries it to the keeper and back."""
 
     __slots__ = (
-        "active", "amount", "avail", "away", "back", "believed_until", "cap", "epoch", "fallback", "granted", "hoped",
-        "hoped_until", "keep", "largest", "lessee", "low", "name", "need", "rate", "refused", "remaining", "reserved",
-        "reset_at", "returned", "rule", "share", "smallest_need", "taken", "told", "touched_at", "trifle", "used",
-        "wanted", "warm", "warm_until", "window_s",
+        "active", "amount", "avail", "away", "back", "believed_until", "cap", "elsewhere", "epoch", "fallback",
+        "granted", "hoped", "hoped_until", "keep", "largest", "lessee", "low", "name", "need", "rate", "refused",
+        "remaining", "reserved", "reset_at", "returned", "rule", "share", "smallest_need", "taken", "told",
+        "touched_at", "trifle", "used", "wanted", "warm", "warm_until", "window_s",
     )  # fmt: skip
 
     def __init__(self, rule: LimitRule, name: str, lessee: Lessee) -> None:
@@ -68,6 +68,7 @@ class Meter:
         self.rate = 0.0  # units a second, lately
         self.remaining = rule.amount  # in the pool, as last told
         self.reset_at = self.believed_until = self.hoped_until = -math.inf
+        self.elsewhere = 0  # in other processes' slices, as last told
         self.back: list[tuple[float, int]] = []  # when used units come back, and how many will be by then
         self.hoped = self.warm = self.largest = 0
         self.warm_until = -math.inf
@@ -205,6 +206,7 @@ class Meter:
         self.back = [(now + after_s, units) for after_s, units in grant.back]
         self.low = min(self.wanted // 2, max(grant.remaining, 0))
         self.fallback = None
+        self.elsewhere = max(grant.held - max(grant.granted - claim.used - claim.returned, 0), 0)
         self.told = claim.used
         self.believed_until = now + BELIEVED_S
 

@@ -143,13 +143,13 @@ def headers(told: Sequence[Told], now: float) -> Headers:
 
 def _budget_ends(meter: Meter, units: int, wall_s: float) -> tuple[str, float]:
     """Why a budget refuses, and when to come back: soon, if requests that run may not need all they have set aside."""
-    if meter.left() + meter.reserved >= units:
+    if meter.left() + meter.reserved + meter.elsewhere >= units:
         return "what is left is set aside for requests that run", AWAY_RETRY_S
     _, ends_at = meter.rule.period_at(wall_s)
     if ends_at == NEVER:
         return "that is spent", RAISED_RETRY_S
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ends_at))
-    return f"that is spent, or set aside by other processes; it begins anew at {at}", ends_at - wall_s
+    return f"that is spent; it begins anew at {at}", ends_at - wall_s
 
 
 def _amount(rule: LimitRule, units: int) -> str:

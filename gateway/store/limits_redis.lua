@@ -113,7 +113,7 @@ local function take(key, claim, alone)
   end
   store_pool(pool)
   redis.call('HSET', key, claim.name, int(share.granted) .. ':' .. int(share.used) .. ':' .. int(share.returned))
-  local answer = {int(share.granted), int(math.max(remaining, 0))}
+  local answer = {int(share.granted), int(math.max(remaining, 0)), int(pool.held)}
   if pool.window > 0 then
     local slots, total, mark = {}, 0, 1
     for slot in pairs(pool.charges) do slots[#slots + 1] = slot end

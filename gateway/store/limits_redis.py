@@ -73,10 +73,7 @@ class RedisLimits:
         holders, *grants = answer
         return Granted(
             holders=int(holders),
-            grants=tuple(
-                Grant(name=claim.name, granted=int(granted), remaining=int(remaining), back=_pairs(back))
-                for claim, (granted, remaining, *back) in zip(claims, grants, strict=True)
-            ),
+            grants=tuple(_grant(claim.name, *numbers) for claim, numbers in zip(claims, grants, strict=True)),
         )
 
     async def leave(self, holder: str, claims: Sequence[Claim]) -> None:
@@ -109,5 +106,6 @@ def _flat(claims: Sequence[Claim]) -> list[str]:
     ]
 
 
-def _pairs(flat: Sequence[bytes]) -> tuple[tuple[float, int], ...]:
-    return tuple((float(flat[at]), int(flat[at + 1])) for at in range(0, len(flat), 2))
+def _grant(name: str, granted: bytes, remaining: bytes, held: bytes, *back: bytes) -> Grant:
+    points = tuple((float(back[at]), int(back[at + 1])) for at in range(0, len(back), 2))
+    return Grant(name=name, granted=int(granted), remaining=int(remaining), held=int(held), back=points)

@@ -136,15 +136,21 @@ async def test_a_large_request_is_told_when_there_will_be_enough_for_it(autojump
         assert await process.ask(tokens, tokens=900) is None
 
 
-async def test_money_that_is_set_aside_only_may_be_back_soon(autojump_clock):
-    async with processes(1) as (process,), trio.open_nursery() as nursery:
-        rules, done = (rule("usd", 1_000, period="month"),), trio.Event()
-        nursery.start_soon(lambda: process.ask(rules, micro_usd=800, hold=done))
+async def test_money_that_is_set_aside_only_may_be_back_soon_in_whichever_process(autojump_clock):
+    async with processes(2) as both, trio.open_nursery() as nursery:
+        rules, done = (rule("usd", 1_000, period="total"),), trio.Event()
+        nursery.start_soon(lambda: both[0].ask(rules, micro_usd=800, hold=done))
         await trio.sleep(1.0)
-        refused = await process.ask(rules, micro_usd=500)
-        assert refused.retry_after_s == 1.0
-        assert "set aside for requests that run" in refused.public_message
+        for process in both:
+            refused = await process.ask(rules, micro_usd=500)
+            assert refused.retry_after_s == 1.0
+            assert "set aside for requests that run" in refused.public_message
         done.set()
+        await trio.sleep(10.0)
+        for process in both:
+            refused = await process.ask(rules, micro_usd=500)
+            assert refused.retry_after_s == 3_600
+            assert refused.public_message.endswith("that is spent")
 
 
 async def test_a_budget_begins_anew_with_its_period(autojump_clock):
