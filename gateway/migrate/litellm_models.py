@@ -62,6 +62,8 @@ class Models:
             entry.rest({})
             if deployment is not None and models._fits(name, entry, deployment):
                 groups.setdefault(name, []).append(deployment)
+        for values in credentials.values():
+            values.rest({}, "no model names these credentials")
         for name, deployments in groups.items():
             models.tables.append(models._table(name, deployments))
         models._add_aliases()
@@ -93,7 +95,8 @@ class Models:
         total_s, stream_s, budget = params.number("timeout"), params.number("stream_timeout"), budget_of(params)
         params.ignore("drop_params", "model", "use_in_pass_through")
         params.rest(_PARAMS)
-        info.ignore("id", "base_model", "mode", "description", "max_tokens", "max_output_tokens", "version")
+        self._note_base_model(target, info)
+        info.ignore("id", "mode", "description", "max_tokens", "max_output_tokens", "version")
         info.ignore(*(name for name in info.fields if name.startswith("supports_")))
         info.rest({"access_groups": "keys name the models they may ask for"})
         given = {name: share for name, share in shares.items() if share is not None}
@@ -118,6 +121,12 @@ class Models:
             self.prices[f"{target['provider']}/{target['model']}"] = price
         elif price:
             params.note("input_cost_per_token", "a price here is that of input and output; only one of them is given")
+
+    def _note_base_model(self, target: dict[str, Any], info: Table) -> None:
+        """Whose price LiteLLM takes; ours goes by the deployment's own name, or by ``[prices]``."""
+        base, deployed = info.text("base_model"), f"{target['provider']}/{target['model']}"
+        if base and base.rpartition("/")[2] != target["model"] and deployed not in self.prices:
+            info.note("base_model", f'prices go by the deployment\'s name: write [prices."{deployed}"] = …')
 
     def _table(self, name: str, deployments: list[Deployment]) -> dict[str, Any]:
         table: dict[str, Any] = {"name": name}
@@ -221,14 +230,21 @@ def _reaches(start: str, goal: str, by_name: dict[str, dict[str, Any]]) -> bool:
 
 def _timeouts(deployments: list[Deployment]) -> dict[str, float]:
     """Those of a model: the longest of its deployments', if all have one."""
-    made: dict[str, float] = {}
-    totals = [one.total_s for one in deployments if one.total_s]
-    streams = [one.stream_s for one in deployments if one.stream_s]
-    if len(totals) == len(deployments):
-        made["total_s"] = max(totals)
-    if len(streams) == len(deployments):
-        made |= {"first_token_s": max(streams), "stall_s": max(streams)}
-    return made
+    total_s = _longest("timeout", [(one.params, one.total_s) for one in deployments])
+    stream_s = _longest("stream_timeout", [(one.params, one.stream_s) for one in deployments])
+    made = {"total_s": total_s, "first_token_s": stream_s, "stall_s": stream_s}
+    return {name: seconds for name, seconds in made.items() if seconds}
+
+
+def _longest(name: str, given: list[tuple[Table, float | None]]) -> float | None:
+    """The longest if there is one for each; those that it is not are noted."""
+    known = [seconds for _, seconds in given if seconds]
+    longest = max(known) if len(known) == len(given) else None
+    for params, seconds in given:
+        if seconds and seconds != longest:
+            what = "the longest of them holds" if longest else "not every deployment has one, so none holds"
+            params.note(name, f"deployments of one name have their timeouts in common here; {what}")
+    return longest
 
 
 def _credentials(root: Table) -> dict[str, Table]:
@@ -248,5 +264,6 @@ def _with_credentials(params: Table, credentials: dict[str, Table]) -> Table:
     if name not in credentials:
         params.note("litellm_credential_name", f"no credentials are called {name!r}")
         return params
+    credentials[name].ignore(*credentials[name].fields)
     params.fields = {**credentials[name].fields, **params.fields}
     return params

@@ -12,6 +12,7 @@ _BIND_WITH_KEY = "0.0.0.0:4000"  # where LiteLLM listens
 _BIND = "127.0.0.1:4000"
 _LEAST_LOADED = ("least-busy", "latency-based-routing")
 _ENFORCING = ("usage-based-routing", "usage-based-routing-v2")
+_ENFORCING_CHECK = "enforce_model_rate_limits"
 _WEIGHTED = ("simple-shuffle", *_ENFORCING, "")
 _SETTINGS = {
     "cache": "answers are not kept",
@@ -84,13 +85,16 @@ class Settings:
         if strategy not in (*_LEAST_LOADED, *_WEIGHTED):
             router.note("routing_strategy", f"{strategy!r} has no counterpart; the targets are weighted")
         checks = router.names("optional_pre_call_checks")
+        for check in checks:
+            if check != _ENFORCING_CHECK:
+                router.note("optional_pre_call_checks", f"{check!r} has no counterpart")
         settings = cls(
             server={},
             admission=_without_none(workers=general.count("global_max_parallel_requests")),
             timeouts=_timeouts(router, common),
             limits=_redis(router),
             balance="least_loaded" if strategy in _LEAST_LOADED else "weighted",
-            enforces=strategy in _ENFORCING or "enforce_model_rate_limits" in checks,
+            enforces=strategy in _ENFORCING or _ENFORCING_CHECK in checks,
             retries=_either(router.count("num_retries"), common.count("num_retries")),
             breaker=_breaker(router, common),
             parallel=_either(router.count("default_max_parallel_requests"), general.count("max_parallel_requests")),
@@ -154,6 +158,8 @@ def _aliases(router: Table) -> dict[str, str]:
     found: dict[str, str] = {}
     for alias, model in given.fields.items():
         name = model.get("model") if isinstance(model, dict) else model
+        if isinstance(model, dict) and model.get("hidden"):
+            given.note(alias, "is listed as any other model; which keys see it is up to their models = […]")
         if isinstance(name, str):
             found[alias] = name
         else:
