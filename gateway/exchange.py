@@ -48,6 +48,7 @@ from gateway.core.errors import (
 from gateway.core.estimate import tokens_of
 from gateway.core.facts import LoaderFact, Outcome, Phase, Record
 from gateway.core.principal import Principal
+from gateway.core.telling import chain_of
 from gateway.dialects.provider import BadAnswer
 from gateway.dialects.responses_request import ResponsesRequest
 from gateway.dialects.responses_voice import ResponsesVoice
@@ -63,7 +64,6 @@ from gateway.upstream.attempts import Attempts
 from gateway.upstream.targets import Route
 
 BUDGET = "budget_exhausted"
-MAX_PATH_CHARS = 200  # of a wrong field's place, in the log
 MAX_FINISH_CHARS = 100  # of the provider's word for it
 KEPT_CHARS = 131_072  # of an answer that a conversation remembers
 AFTER_FINISH_S = 0.5  # how long a usage that was asked for may follow the finish reason
@@ -532,8 +532,7 @@ def close_record(record: Record, error: BaseException | None) -> None:
             record.outcome = Outcome.OK if record.phase is Phase.DONE else Outcome.CANCELLED
         elif isinstance(error, Exception):
             record.outcome = Outcome.FAILED
-            # Not its repr, which of some errors holds the text that they are about.
-            record.code, record.detail = record.code or "internal_error", f"{type(error).__name__}: {error}"
+            record.code, record.detail = record.code or "internal_error", chain_of(error)
             record.status = record.status or 500
         else:
             record.outcome = Outcome.CANCELLED
@@ -550,23 +549,6 @@ def outcome_of(error: GatewayError) -> Outcome:
         isinstance(error, UpstreamError) and error.http_status in CLIENTS_OWN
     )
     return Outcome.INVALID if callers_own else Outcome.FAILED
-
-
-def chain_of(error: BaseException) -> str:
-    """An error and its causes on one line, for the log."""
-    parts: list[str] = []
-    cause: BaseException | None = error
-    while cause is not None and len(parts) < 5:
-        parts.append(f"{type(cause).__name__}: {_in_the_log(cause)}")
-        cause = cause.__cause__
-    return " ← ".join(parts)
-
-
-def _in_the_log(error: BaseException) -> str:
-    """What an error says; of a field that is wrong only where it is, for what stands there may be of the prompt."""
-    if isinstance(error, RequestError) and error.param:
-        return f"at {error.param[:MAX_PATH_CHARS]}"
-    return str(error)
 
 
 def _tell_now(outlet: Outlet, pending: list[bytes], words: bytes) -> None:

@@ -20,6 +20,7 @@ from gateway.config import Config, Source
 from gateway.context.build import build_loaders
 from gateway.context.load import Loader
 from gateway.core.facts import Record
+from gateway.core.telling import chain_of
 from gateway.current import Current, kept, make_current
 from gateway.flow.admission import Admission
 from gateway.flow.guard import GuardBook
@@ -227,7 +228,7 @@ class Gateway:
         await supervised(run, name=run.__name__, on_failure=self._background_failed)
 
     def _background_failed(self, name: str, error: Exception) -> None:
-        self.log.say("error", "background_task_failed", task=name, error=repr(error))
+        self.log.say("error", "background_task_failed", task=name, error=chain_of(error))
 
     def _key_refused(self, target: Target, key: int, for_s: float) -> None:
         self.log.say(

@@ -36,7 +36,8 @@ from attrs import frozen
 from gateway.accounts import Account
 from gateway.core.errors import DeadlineExceeded, GatewayError, RequestError, Retry, StreamBroken, UpstreamError
 from gateway.core.facts import AttemptFact, Kind, Outcome, Phase, Record
-from gateway.exchange import chain_of, close_record, outcome_of
+from gateway.core.telling import chain_of
+from gateway.exchange import close_record, outcome_of
 from gateway.flow.admission import Place
 from gateway.flow.guard import Guard
 from gateway.flow.relay import ClientStalled, Outlet, pump

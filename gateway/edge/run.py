@@ -22,6 +22,7 @@ import trio
 
 from gateway import __version__
 from gateway.config import Config, Source, advice
+from gateway.core.telling import trace_of
 from gateway.current import share_of
 from gateway.edge.http import GatewayApp
 from gateway.edge.serve import BindError, run_workers, serve, until_signal
@@ -162,6 +163,6 @@ class _ToSink(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         level = "error" if record.levelno >= logging.ERROR else "warning"
         about = {"logger": record.name, "message": record.getMessage()}
-        if record.exc_info:
-            about["exception"] = logging.Formatter().formatException(record.exc_info)
+        if record.exc_info and record.exc_info[1] is not None:
+            about["exception"] = trace_of(record.exc_info[1])
         self._sink.say(level, "log", **about)
