@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -22,8 +23,9 @@ import trio
 
 from gateway.config import Config
 from gateway.ledger.report import Row, moment_s, parse_by, usage_report
+from gateway.store.database import MEMORY
 from gateway.store.ledger import MEASURES
-from gateway.store.sqlite import Store, StoreError
+from gateway.store.sqlite import Store, StoreError, database_path, is_postgresql
 
 _MICRO: Final = 1_000_000
 _HEADS: Final = {
@@ -68,9 +70,21 @@ def _rows(config: Config, by: Sequence[str], since_s: float, until_s: float) -> 
             return await usage_report(store.sql, by, since_s, until_s)
 
     try:
+        _check_there_is_one(config)
         return trio.run(report)
     except StoreError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _check_there_is_one(config: Config) -> None:
+    """A report of a database that is made for it would say that nothing was used. Raises: click.ClickException."""
+    if is_postgresql(config.store.url):
+        return
+    path = database_path(config.store.url)
+    if path == MEMORY:
+        raise click.ClickException("the ledger is in memory (store.url); ask the gateway: GET /admin/api/usage")
+    if not Path(path).exists():
+        raise click.ClickException(f"there is no ledger at {path} (store.url); the gateway makes it when it serves")
 
 
 def _writer(format: str) -> Callable[[Sequence[str], list[Row]], None]:

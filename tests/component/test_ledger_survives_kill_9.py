@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 import services
-from ledgers import rows, running, until
+from ledgers import record, rows, running, until
 
 from gateway.config import Ledger as LedgerRules
+from gateway.ledger.entry import document_of
+from gateway.ledger.spill import Spill
 from gateway.store.sqlite import Store
 
 HERE = Path(__file__).parent
@@ -55,6 +57,21 @@ async def test_at_most_the_last_interval_is_lost(database: str, tmp_path: Path, 
     lost = numbers[len(found) :]
     if lost:
         assert said[lost[-1]] - said[lost[0]] <= LedgerRules().flush_s + SLACK_S
+
+
+async def test_a_process_killed_between_writing_and_deleting_leaves_nothing_twice(tmp_path: Path) -> None:
+    url, folder = f"sqlite:///{tmp_path}/sluice.db", tmp_path / "spill"
+    async with running(url, tmp_path) as (ledger, _):
+        entries = [ledger.write(record(number)) for number in range(700)]
+    spill = Spill(folder, 1 << 30, "")
+    spill.append([document_of(entry.row()) for entry in entries])
+    spill.oldest(500)  # which had arrived, and then it was killed: the lock is gone, the file is not
+    spill.close()
+    assert list(folder.iterdir())
+    async with running(url, tmp_path) as (ledger, store):
+        await until(lambda: ledger.statistics().replayed == 700)
+        await until(lambda: not list(folder.iterdir()))
+        assert [row["request_id"] for row in await rows(store)] == [f"r{number}" for number in range(700)]
 
 
 async def test_what_a_killed_process_had_spilled_is_written_by_the_next(

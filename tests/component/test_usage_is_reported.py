@@ -176,6 +176,16 @@ def test_what_cannot_be_asked_is_said(tmp_path: Path, used: str, arguments: list
     assert says in result.output
 
 
+@pytest.mark.parametrize(
+    ("url", "says"), [("sqlite:///{}/other.db", "there is no ledger at"), ("sqlite:///:memory:", "is in memory")]
+)
+def test_a_ledger_that_is_not_there_is_not_made(tmp_path: Path, url: str, says: str) -> None:
+    result = asked(tmp_path, url.format(tmp_path))
+    assert result.exit_code == 1
+    assert says in result.output
+    assert not list(tmp_path.glob("*.db*"))
+
+
 async def test_rows_that_are_too_old_go_a_few_at_a_time(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
