@@ -31,6 +31,7 @@ from urllib.parse import urlsplit
 from attrs import evolve, frozen
 
 from gateway.config import Config, Price, Provider
+from gateway.config.presets import presets
 from gateway.core.facts import Usage
 
 if TYPE_CHECKING:
@@ -212,10 +213,15 @@ class Prices:
 
 
 def _is_here(provider: Provider) -> bool:
-    """Whether it is a server of this machine's own, which no table knows."""
-    host = urlsplit(provider.base_url).hostname or ""
-    if provider.preset:
+    """Whether it is a server of this machine's own, which no table knows; not if it stands for one that is not."""
+    preset = presets().get(provider.preset) if provider.preset else None
+    if preset is not None and not _is_loopback(preset.base_url):
         return False
+    return _is_loopback(provider.base_url)
+
+
+def _is_loopback(address: str) -> bool:
+    host = urlsplit(address).hostname or ""
     try:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:

@@ -132,6 +132,24 @@ def test_names_that_clients_make_up_are_not_kept_for_ever() -> None:
     assert len(made_up._kept) <= MAX_KEPT
 
 
+@pytest.mark.parametrize(
+    ("preset", "url", "is_told"),
+    [
+        ("", "http://127.0.0.1:1/v1", False),
+        ("ollama", "http://localhost:11434/v1", False),
+        ("vllm", "http://[::1]:8000/v1", False),
+        ("vllm", "http://10.0.0.7:8000/v1", True),
+        ("openai", "http://127.0.0.1:1/v1", True),  # a proxy in front of it
+        ("azure", "http://127.0.0.1:1", True),
+    ],
+)
+def test_of_a_server_on_this_machine_no_price_is_missed(preset: str, url: str, is_told: bool) -> None:
+    told: list[str] = []
+    config = Config(provider=(Provider(name="some", preset=preset, base_url=url),))
+    assert Prices(config, told.append).cost_micro_usd("some", "no-such-model", Usage(prompt_tokens=1)) is None
+    assert bool(told) is is_told
+
+
 def test_ones_own_price_goes_over_the_table_and_has_its_version() -> None:
     config = Config(provider=(OPENAI,), prices={"main/gpt-4o-mini": price(7.0, 9.0)})
     assert Prices(config).cost_micro_usd("main", "gpt-4o-mini", Usage(prompt_tokens=MILLION)) == 7 * MILLION
