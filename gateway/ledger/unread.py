@@ -6,7 +6,8 @@ notices, at the answer's own pace. A drained answer was generated as far as it w
 Expected: the median of those among the target's last answers that were longer than what was generated, but not more
 than the client's ``max_tokens``: an answer that is already long is expected to become a long one. Where none was
 longer, nothing is known to have been saved, unless no answer is known at all: then ``max_tokens``, which answers
-seldom reach, is all there is. Saved is expected less generated, at the price of output.
+seldom reach, is all there is. Saved is expected less generated, at the price of output. Of an answer that was left
+before its first token nothing is said: nobody knows what the model had thought by then.
 
 Limits: 101 answers of each target, 1,000 targets, of this process; estimates, and called so wherever they are shown.
 """

@@ -20,6 +20,7 @@ sluice_tokens_total                 counter    model, direction (in, out, cached
 sluice_cost_usd_total               counter    model
 sluice_lost_usd_total               counter    model (attempts that failed, broke off or lost a race)
 sluice_unpriced_total               counter    model (requests whose price is unknown)
+sluice_left_tokens_total            counter    model, fate (delivered, generated) of answers whose client left
 sluice_tokens_saved_total           counter    model (of answers whose client left, estimated)
 sluice_saved_usd_total              counter    model (what they would have cost)
 sluice_passed_bytes_total           counter    target (a provider), direction (in, out)
@@ -87,6 +88,7 @@ COUNTERS: dict[str, tuple[str, Labels]] = {
     "sluice_cost_usd": ("What answers cost, in dollars", ("model",)),
     "sluice_lost_usd": ("What attempts cost that came to nothing, in dollars", ("model",)),
     "sluice_unpriced": ("Requests whose cost is not known", ("model",)),
+    "sluice_left_tokens": ("Tokens of answers whose client left: what it had got, what was made", ("model", "fate")),
     "sluice_tokens_saved": ("Tokens that were not generated because the client left, estimated", ("model",)),
     "sluice_saved_usd": ("What those would have cost, in dollars, estimated", ("model",)),
     "sluice_passed_bytes": ("Bytes of bodies that were passed through", ("target", "direction")),
@@ -141,6 +143,10 @@ class Spent(Protocol):
     def cost_micro_usd(self) -> int | None: ...
     @property
     def lost_micro_usd(self) -> int | None: ...
+    @property
+    def tokens_delivered(self) -> int: ...
+    @property
+    def tokens_generated(self) -> int: ...
     @property
     def tokens_saved(self) -> int: ...
     @property
@@ -214,6 +220,9 @@ class Metrics:
                 self.counters[name][model,] += micro_usd / 1_000_000
         if spent.cost_micro_usd is None or spent.lost_micro_usd is None:
             self.counters["sluice_unpriced"][model,] += 1
+        if spent.tokens_generated:
+            self.counters["sluice_left_tokens"][model, "delivered"] += spent.tokens_delivered
+            self.counters["sluice_left_tokens"][model, "generated"] += spent.tokens_generated
         if spent.tokens_saved:
             self.counters["sluice_tokens_saved"][model,] += spent.tokens_saved
 

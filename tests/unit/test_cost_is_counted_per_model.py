@@ -15,7 +15,8 @@ def test_cost_loss_and_savings_are_counted() -> None:
     entry = make_entry(record(), id="1", now_s=0.0, prices=Prices(CONFIG), lengths=Lengths())
     metrics = Metrics(["chat"])
     for _ in range(2):
-        metrics.spend(evolve(entry, lost_micro_usd=1_000, tokens_saved=50, saved_micro_usd=500))
+        left = {"tokens_delivered": 10, "tokens_generated": 12, "tokens_saved": 50, "saved_micro_usd": 500}
+        metrics.spend(evolve(entry, lost_micro_usd=1_000, **left))
     metrics.spend(evolve(entry, model="made up by a client"))
     metrics.spend(evolve(entry, cost_micro_usd=None))
     text = metrics.expose()[0].decode()
@@ -23,6 +24,8 @@ def test_cost_loss_and_savings_are_counted() -> None:
         'sluice_cost_usd_total{model="chat"} 0.0054',
         'sluice_cost_usd_total{model="other"} 0.0027',
         'sluice_lost_usd_total{model="chat"} 0.002',
+        'sluice_left_tokens_total{fate="delivered",model="chat"} 20.0',
+        'sluice_left_tokens_total{fate="generated",model="chat"} 24.0',
         'sluice_tokens_saved_total{model="chat"} 100.0',
         'sluice_saved_usd_total{model="chat"} 0.001',
         'sluice_unpriced_total{model="chat"} 1.0',
