@@ -306,7 +306,7 @@ def _file(part: Media) -> dict[str, Any]:
 
 def _assistant(message: Message, quirks: Quirks, param: str, dropped: list[str]) -> dict[str, Any]:
     if any(isinstance(part, Media | ToolResult) for part in message.parts):
-        raise _unsupported("a turn of the assistant's has neither media nor results here")
+        raise _Unsupported("a turn of the assistant's has neither media nor results here")
     text = "".join(part.text for part in message.parts if isinstance(part, Text))
     refusal = "".join(part.text for part in message.parts if isinstance(part, Refusal))
     calls = [
