@@ -136,7 +136,8 @@ class AnthropicReader:
         elif event.type == "message_start" and event.message is not None:
             events.append(Started(_text(event.message.id), _text(event.message.model)))
             self._add_usage(event.message.usage)
-            self.asked = usage_of({**self._usage, "output_tokens": 0})
+            if self._usage:
+                self.asked = usage_of({**self._usage, "output_tokens": 0})
         elif event.type == "message_delta":
             self._message_delta(event, events)
         elif event.type == "message_stop":

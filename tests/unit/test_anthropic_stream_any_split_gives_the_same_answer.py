@@ -144,6 +144,12 @@ def test_the_prompt_is_known_from_the_beginning() -> None:
     assert reader.asked == Usage(prompt_tokens=21 + 188 + 2048, cached_tokens=2048, cache_write_tokens=188)
 
 
+def test_a_start_without_usage_says_nothing_of_the_prompt() -> None:
+    reader = AnthropicReader()
+    reader.feed(b'data: {"type":"message_start","message":{"id":"m","model":"m"}}\n\n')
+    assert reader.asked is None
+
+
 def test_an_answer_that_breaks_off_tells_no_usage_since_its_first_one_is_a_placeholder() -> None:
     stream = GOLDEN["text"]
     events, _ = hear(stream[: stream.index(b"event: message_delta")])
