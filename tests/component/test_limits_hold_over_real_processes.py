@@ -1,6 +1,7 @@
 """Limits over real processes and a real keeper: never exceeded, nearly all usable, nobody waits, crashes are healed."""
 
 import os
+import select
 import subprocess
 import sys
 import time
@@ -49,6 +50,11 @@ class Worker:
         self.process.stdin.write("\n")
         self.process.stdin.flush()
 
+    def passed(self, count):
+        """Wait until so many have passed."""
+        for _ in range(count):
+            assert self.process.stdout.readline().startswith("yes ")
+
     def end(self):
         """Let it give back what it has; what it was told."""
         self.line()
@@ -74,6 +80,11 @@ def workers(count, *arguments):
         for worker in all_of_them:
             worker.line()
         yield all_of_them
+
+
+def wait_for_any(several):
+    """Wait until a request of one of them has passed."""
+    assert select.select([worker.process.stdout for worker in several], [], [], 30)[0]
 
 
 def url_of(kind, request, tmp_path):
@@ -121,11 +132,12 @@ def test_a_second_without_redis_delays_and_refuses_nobody(redis):
 def test_what_a_killed_process_held_is_free_when_its_lease_is_over(kind, request, tmp_path):
     url = url_of(kind, request, tmp_path)
     with workers(1, kind, url, "concurrent", 10, 0, 50.0, 1.5, 60.0) as (first,):
-        time.sleep(1.0)  # by now it holds all ten
+        first.passed(10)  # it holds all ten
         with workers(1, kind, url, "concurrent", 10, 0, 50.0, 1.5, 60.0) as (second,):
             first.kill()
             killed_at = time.monotonic()
-            time.sleep(3.0)
+            wait_for_any([second])
+            time.sleep(1.0)
             told = second.end()
     passed_at = [row.asked_at for row in told if row.passed]
     assert len(passed_at) == 10
@@ -135,8 +147,10 @@ def test_what_a_killed_process_held_is_free_when_its_lease_is_over(kind, request
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql", "redis"])
 def test_processes_that_are_killed_again_and_again_never_overspend_a_budget(kind, request, tmp_path):
     url, passed = url_of(kind, request, tmp_path), 0
-    for _ in range(2):
+    for nothing_spent in (True, False):
         with workers(3, kind, url, "usd", 200, 0, 200.0, 1.0, 0.0) as three:
+            if nothing_spent:
+                wait_for_any(three)
             time.sleep(0.3)
             for worker in three[:2]:
                 worker.process.kill()
