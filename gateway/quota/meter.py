@@ -179,7 +179,13 @@ class Meter:
         if self.largest:
             self.warm = self.largest if self.window_s == FOREVER_S and self.largest <= self.share else 0
             self.largest, self.warm_until = 0, now + WARM_S
-        self.wanted = max(cover, self._kept(now), self.hoped if now < self.hoped_until else 0)
+        hoped = self.hoped if now < self.hoped_until else 0
+        if not self.need:
+            hoped = min(hoped, max(self.avail, 0))  # keeps what there is, asks for no more
+        self.wanted = max(cover, self._kept(now), hoped)
+        if 0 < self.avail < self.smallest_need:  # a part of a need helps nobody here; all of it is asked for anew
+            self.returned += self.avail
+            self.avail = 0
         if self.avail > _and_some(self.wanted):
             self.returned += self.avail - self.wanted
             self.avail = self.wanted

@@ -142,3 +142,25 @@ async def test_slices_of_known_limits_are_there_before_the_first_request(autojum
         began = trio.current_time()
         assert await process.ask(RULES) is None
         assert trio.current_time() == began
+
+
+async def test_the_last_of_a_budget_is_usable_however_hard_all_processes_ask_for_it(autojump_clock):
+    for amount in (10_000, 7_700):  # the last 700 are too little for anybody
+        rules = (LimitRule(scope="key", owner=f"dev{amount}", kind="usd", amount=amount, period="day"),)
+        admitted, hold = [], trio.Event()
+        async with processes(4) as all_four, trio.open_nursery() as nursery:
+
+            async def client(process, rules=rules, hold=hold, admitted=admitted):
+                while True:
+                    ticket = process.quota.enter(rules, trio.current_time())
+                    if await ticket.reserve_soon((), 0, 1_000) is None:
+                        admitted.append(trio.current_time())
+                        await hold.wait()
+                    ticket.abandon()
+                    await trio.sleep(0.03)
+
+            for number in range(40):
+                nursery.start_soon(client, all_four[number % 4])
+            await trio.sleep(5.0)
+            nursery.cancel_scope.cancel()
+        assert len(admitted) == amount // 1_000
