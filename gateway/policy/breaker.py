@@ -14,13 +14,16 @@ Order rules:
 * Each attempt is admitted with a :class:`Verdict` and hands it back with its result. So what was begun before the
   breaker opened says nothing about the probe, however late it ends.
 * There is one probe at a time. One that is neither heard of nor given back within ``probe_s`` is given up, so that a
-  lost one cannot keep a target closed for ever; its result is then too late to count.
+  lost one cannot keep a target closed for ever. Its failure is then too late to count, its success is not: a target
+  whose answers take longer than that works all the same.
 * A probe that ended as neither success nor failure (its client left) says nothing. The next one may go ``open_s``
   after its start, not at once: clients that lose patience with a silent target must not become a stream of probes.
 * A breaker that opens again within ``window_s`` of its closing goes on with the doubled times.
 
-So a target that is down is asked about once per ``max_open_s``, and its recovery is noticed at most ``max_open_s``, and
-what a probe takes, after it happened, if there is traffic.
+* The time after a failed probe runs from its start: one that waited in vain for longer than that is followed at once.
+
+So a target that is down is asked about once per ``max_open_s``, or one by one if it keeps silent for longer; and its
+recovery is noticed by the next probe, within ``max_open_s`` or the patience of the one before, if there is traffic.
 
 Source: M. Nygard, "Release It!" (2007); envoy's outlier detection (consecutive and ratio triggers, growing ejections).
 """
@@ -126,6 +129,7 @@ class Breaker:
         self._closed_at: float | None = None
         self._in_a_row = 0  # openings without a healthy time between them
         self._term = 0
+        self._opened_term = 0
         self._consecutive = 0
         self._why = ""
         self._opened = 0
@@ -148,7 +152,7 @@ class Breaker:
 
     def succeeded(self, now: float, verdict: Verdict) -> None:
         """The target answered."""
-        if verdict.term != self._term:
+        if verdict.term != self._term and not self._is_late_probe(verdict):
             return
         if self._open_until is not None:
             self._close(now)
@@ -202,6 +206,10 @@ class Breaker:
             probes=self._probes,
         )
 
+    def _is_late_probe(self, verdict: Verdict) -> bool:
+        """Whether it is a probe that was given up, and nothing has failed since."""
+        return verdict.probe and self._open_until is not None and verdict.term > self._opened_term
+
     def _wait_s(self, now: float) -> float:
         if self._open_until is None:
             return 0.0
@@ -220,10 +228,12 @@ class Breaker:
         doublings = min(self._in_a_row, _MOST_DOUBLINGS)
         self._in_a_row += 1
         self._opened += 1
-        self._begin_open(now + min(self._open_s * 2.0**doublings, self._max_open_s), why)
+        began = now if self._probe_at is None else self._probe_at
+        self._begin_open(max(now, began + min(self._open_s * 2.0**doublings, self._max_open_s)), why)
 
     def _begin_open(self, until: float, why: str) -> None:
         self._term += 1
+        self._opened_term = self._term
         self._open_until = until
         self._closed_at = None
         self._probe_at = None

@@ -132,6 +132,31 @@ def test_a_probe_that_is_never_heard_of_blocks_nothing_for_ever():
     assert breaker.state(167.0) is State.CLOSED
 
 
+def test_answers_that_take_longer_than_a_probe_may_close_it_all_the_same():
+    breaker = opened(probe_s=60.0)
+    slow = [probe_of(breaker, now) for now in (105.0, 165.0)]
+    breaker.succeeded(195.0, slow[0])
+    assert breaker.state(195.0) is State.CLOSED
+    breaker.failed(200.0, slow[1])
+    assert breaker.statistics(200.0).consecutive == 1
+
+
+def test_a_late_success_counts_for_nothing_once_a_later_probe_has_failed():
+    breaker = opened(probe_s=60.0)
+    slow = [probe_of(breaker, now) for now in (105.0, 165.0)]
+    breaker.failed(170.0, slow[1])
+    breaker.succeeded(171.0, slow[0])
+    assert breaker.state(171.0) is State.OPEN
+
+
+def test_a_probe_that_waited_for_long_in_vain_is_followed_at_once():
+    breaker = opened()
+    breaker.failed(112.0, probe_of(breaker, 105.0))  # open for 10 s from 105 on
+    assert breaker.statistics(112.0).wait_s == 3.0
+    breaker.failed(145.0, probe_of(breaker, 115.0))  # 15 s are over
+    probe_of(breaker, 145.0)
+
+
 def test_a_tripped_breaker_is_open_for_as_long_as_it_was_told():
     breaker = Breaker()
     pending = breaker.admit(100.0)
