@@ -10,7 +10,8 @@ could not connect, 408, 409     yes         yes            failed
 429                             yes         yes            overloaded; its key cools down
 503, 529                        yes         yes            failed, overloaded
 424, 500, 502, 504, other 5xx   no          yes            failed
-silence, reset, cut, garbage    no          yes            failed (silence: overloaded, too)
+silence, reset, cut, garbage    no          yes            failed (silence: overloaded, too; also of who takes
+                                                           no connection)
 error or nothing for an answer  no          yes            failed
 400, 404, 413, content policy   no          no             says nothing
 context length exceeded         no          larger window  says nothing
@@ -77,6 +78,8 @@ def judge(error: GatewayError) -> Verdict:
         return _REFUSED.get(error.code, _OVER)
     if error.code in ("upstream_pool", "pool_timeout"):
         return Verdict(again=False, elsewhere=True, health=Health.SILENT)  # our own limit, not the provider's fault
+    if error.code == "connect_timeout":
+        return _SILENCE  # it has had its time: asking again would cost as much once more
     health = _HEALTH.get(error.code, Health.FAILED)
     return Verdict(again=error.retry is Retry.SAFE, elsewhere=True, health=health)
 

@@ -59,3 +59,9 @@ def test_a_key_that_is_not_known_is_ours_whatever_status_says_so() -> None:
     assert (error.code, error.http_status, error.retry, error.body) == ("upstream_auth", 502, Retry.NEVER, None)
     assert "sk-123" not in error.public_message
     assert judge(error).health is Health.LOCKED
+
+
+def test_who_takes_no_connection_in_its_time_is_silent_and_left() -> None:
+    error = UpstreamError("connect_timeout", 504, "p/m could not be connected to", target="p/m", retry=Retry.SAFE)
+    verdict = judge(error)
+    assert (verdict.again, verdict.elsewhere, verdict.health) == (False, True, Health.OVERLOADED)
