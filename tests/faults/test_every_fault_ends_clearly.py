@@ -20,9 +20,9 @@ from gateway.sim import Behaviour
 from tests.component.stage import Heard, Stage, ask, chat, staged
 from tests.component.transport_peer import Peer, provider
 
-DEADLINE_S = 0.3
-SLACK_S = 2.0  # for a busy machine; every fault ends within its deadline and this
-TIMEOUTS = f"connect_s = {DEADLINE_S}\nfirst_token_s = {DEADLINE_S}\nstall_s = {DEADLINE_S}\ntotal_s = 10"
+DEADLINE_S = 30.0
+SLACK_S = 1.0  # what the simulated provider takes for an answer that has a pace
+TIMEOUTS = f"connect_s = {DEADLINE_S}\nfirst_token_s = {DEADLINE_S}\nstall_s = {DEADLINE_S}\ntotal_s = 600"
 TOKENS = 20
 ENDINGS = pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 
@@ -46,7 +46,7 @@ async def faulty(*, more: str = "", requests: int = 1, timeouts: str = TIMEOUTS)
 async def timed(stage: Stage, document: Any, *, deadline_s: float = 0.0, **options: Any) -> Heard:
     """Ask, and hold the answer to its time: not before the deadline that explains it, and soon after it."""
     began = trio.current_time()
-    heard = await ask(stage, document, **options)
+    heard = await ask(stage, document, seconds=600, **options)
     took_s = trio.current_time() - began
     assert deadline_s <= took_s < deadline_s + SLACK_S
     return heard
@@ -139,7 +139,7 @@ async def test_a_failure_before_the_first_content_is_a_status(
 @ENDINGS
 async def test_a_slow_first_token_within_its_deadline_is_waited_for(stream: bool) -> None:
     async with faulty() as stage:
-        heard = await ask(stage, chat("sim/sim-slow=0.1", stream=stream))
+        heard = await ask(stage, chat("sim/sim-slow=20", stream=stream))
         assert heard.status == 200
         assert (await settled(stage)).outcome is Outcome.OK
 
@@ -200,10 +200,10 @@ async def test_the_middle_of_a_stream_is_not_repaired_where_the_model_says_so() 
 
 
 async def test_a_client_that_set_a_time_is_told_that_it_was_its_own() -> None:
-    async with faulty(timeouts="first_token_s = 20") as stage:
-        heard = await ask(stage, chat("sim/sim-ttft=60"), headers={"x-request-timeout-ms": "200"})
+    async with faulty(timeouts="first_token_s = 30") as stage:
+        heard = await ask(stage, chat("sim/sim-ttft=60"), headers={"x-request-timeout-ms": "20000"})
         assert (heard.status, code_of(heard)) == (504, "total_timeout")
-        assert "0.2 s (x-request-timeout-ms)" in heard.json()["error"]["message"]
+        assert "20 s (x-request-timeout-ms)" in heard.json()["error"]["message"]
 
 
 # ── what is repaired ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -324,8 +324,8 @@ async def test_a_handshake_that_nobody_answers_ends_with_connect_s() -> None:
             sock.setblocking(False)
             sock.connect_ex(full.getsockname())
         base_url = f"http://127.0.0.1:{full.getsockname()[1]}/v1"
-        async with faulty(more=other(base_url), timeouts="connect_s = 0.2\nfirst_token_s = 10") as stage:
-            heard = await timed(stage, chat("other/x"), deadline_s=0.2)
+        async with faulty(more=other(base_url), timeouts="connect_s = 5\nfirst_token_s = 30") as stage:
+            heard = await timed(stage, chat("other/x"), deadline_s=5)
             assert (heard.status, code_of(heard)) == (504, "connect_timeout")
         for sock in waiting:
             sock.close()
@@ -341,7 +341,7 @@ FAILED_OVER = ["status=429", "status=500", "status=503", "reset", "silence", "cu
 async def test_a_failure_before_the_first_content_becomes_another_targets_answer(fault: str, stream: bool) -> None:
     more = two_targets(f'{{ provider = "sim", model = "sim-{fault}" }}')
     async with faulty(more=more) as stage:
-        heard = await ask(stage, chat("pair", stream=stream))
+        heard = await ask(stage, chat("pair", stream=stream), seconds=600)
         assert (heard.status, heard.whole) == (200, True)
         assert (heard.headers["x-sluice-target"], heard.headers["x-sluice-attempts"]) == ("sim/sim", "2")
         record = await settled(stage)

@@ -10,15 +10,12 @@ from __future__ import annotations
 
 import random
 
-import pytest
 import trio
 from attrs import define, field
 
 from gateway.core.facts import Kind, Outcome
 from gateway.sim import Behaviour
 from tests.component.stage import Stage, ask, chat, hear, request_bytes, staged
-
-pytestmark = pytest.mark.alone
 
 REQUESTS = 3_000
 SIDE_BY_SIDE = 24
