@@ -111,6 +111,7 @@ class Timeouts:
 
     connect_s: float = 5.0
     first_token_s: float = 30.0
+    answer_s: float = 300.0  # all of an answer that is not streamed; leaves a next target its time of total_s
     stall_s: float = 30.0
     keepalive_s: float = 120.0  # a stream that is kept alive without any content is given up after it
     total_s: float = 600.0
@@ -274,6 +275,7 @@ class ModelTimeouts:
     """``model.timeouts``: what differs from ``[timeouts]``."""
 
     first_token_s: float | None = None
+    answer_s: float | None = None
     stall_s: float | None = None
     total_s: float | None = None
 

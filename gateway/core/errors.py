@@ -5,7 +5,7 @@
     GatewayError(code, http_status, public_message)
     ├─ RequestError       the caller's: 400 · 401 · 403 · 404 · 408 · 413 · 415 · 422
     ├─ Rejected           never started, safe to resend after ``retry_after_s``: 429 · 503
-    ├─ DeadlineExceeded   504, ``stage`` = queue | context | connect | first_token | stall | total
+    ├─ DeadlineExceeded   504, ``stage`` = queue | context | connect | first_token | answer | stall | total
     ├─ ContextFailed      502, a required loader failed; names it
     ├─ UpstreamError      502 · 503 · 504 or the provider's own status
     └─ StreamBroken       after the commit point: one error event, then the stream ends without ``[DONE]``
@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from typing import ClassVar, Final, Literal
 
 MAX_MESSAGE_CHARS: Final = 2_000
-Stage = Literal["queue", "context", "connect", "first_token", "stall", "total"]
+Stage = Literal["queue", "context", "connect", "first_token", "answer", "stall", "total"]
 
 
 class GatewayError(Exception):

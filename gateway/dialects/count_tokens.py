@@ -50,7 +50,7 @@ class CountTokensVoice(AnthropicVoice):
             ready = Whole(body=answer, usage=Usage(estimated=True))
             return with_headers(Asking(path=_PATH, body=b"", ready=ready), self._opening)
         body = request.encode_as_is(model, dialect.quirks)
-        return with_headers(Asking(path=_PATH, body=body, passes=True), self._opening)
+        return with_headers(Asking(path=_PATH, body=body, generates=False, passes=True), self._opening)
 
     def read_whole(self, request: Request, dialect: ProviderDialect, body: bytes) -> Whole:
         try:

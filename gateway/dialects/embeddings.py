@@ -189,12 +189,14 @@ class EmbeddingsVoice:
                 path=dialect.endpoint("embeddings", model),
                 body=request.encode_as_is(model, dialect.quirks),
                 dropped=tuple(name for name in dialect.quirks.drops if name in request.fields),
+                generates=False,
                 passes=True,
             )
         if dialect.name == "gemini":
             return Asking(
                 path=f"/models/{quote(model, safe='')}:batchEmbedContents".encode(),
                 body=_gemini_body(request, model),
+                generates=False,
                 dropped=tuple(name for name in request.fields if name not in _KNOWN),
             )
         raise _unsupported("model", f"a provider that speaks {dialect.name} has no embeddings")

@@ -166,6 +166,8 @@ class Asking:
         dropped: Fields of the client's that the provider has no counterpart for; told in ``x-sluice-dropped``.
         headers: Of this request alone, beside the provider's own.
         stream: For a streamed request.
+        generates: A model makes the answer token by token, so that all of it may take long; if it is not streamed,
+            nothing is heard of it until then.
         ready: The answer, where no provider is needed for it.
         passes: The provider's documents are in the client's dialect: its errors, too, pass as they are.
     """
@@ -175,6 +177,7 @@ class Asking:
     dropped: tuple[str, ...] = ()
     headers: tuple[tuple[bytes, bytes], ...] = ()
     stream: AnswerStream | None = field(default=None, eq=False)
+    generates: bool = True
     ready: Whole | None = None
     passes: bool = False
 

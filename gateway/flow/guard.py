@@ -111,6 +111,7 @@ _MESSAGES: dict[Stage, str] = {
     "context": "the context was not loaded within {:g} s",
     "connect": "no connection to the provider within {:g} s (timeouts.connect_s)",
     "first_token": "the provider sent no content within {:g} s (timeouts.first_token_s)",
+    "answer": "the provider sent no whole answer within {:g} s (timeouts.answer_s)",
     "stall": "the provider sent nothing for {:g} s (timeouts.stall_s)",
     "total": "",
 }

@@ -68,7 +68,7 @@ class Verdict:
 def judge(error: GatewayError) -> Verdict:
     """What a failed attempt means; see the table."""
     if isinstance(error, DeadlineExceeded):
-        silent = error.stage in ("first_token", "stall", "connect")
+        silent = error.stage in ("first_token", "answer", "stall", "connect")
         return _SILENCE if silent else _OVER
     if not isinstance(error, UpstreamError):
         return _OVER

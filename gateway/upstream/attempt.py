@@ -5,8 +5,9 @@ correct status or another target's turn. An :class:`Attempt` owns the provider's
 closes it at once, which is what makes a provider stop generating.
 
 Order rules: ``first_token`` runs from asking to the first content event and is a phase of the attempt's guard, so it
-is bounded by the total time; within it, opening a connection has ``connect_s`` of its own. A stream that first has to
-catch up with what the client already has (``upstream/repair.py``) is given a token's time for each read instead.
+is bounded by the total time; within it, opening a connection has ``connect_s`` of its own. An answer that is generated
+and not streamed shows nothing until its end, however healthy, and has ``answer_s`` for all of it. A stream that first
+has to catch up with what the client already has (``upstream/repair.py``) is given a token's time for each read instead.
 """
 
 from __future__ import annotations
@@ -239,12 +240,15 @@ async def begin(
 
     Raises:
         UpstreamError: It could not be asked, refused, or sent no answer that is one.
-        DeadlineExceeded: By the guard, ``connect`` or ``first_token``.
+        DeadlineExceeded: By the guard, ``first_token`` or ``answer``.
 
     Cancellation: the connection is closed before this returns control.
     """
     provider = target.provider
-    guard.phase("first_token", timeouts.first_token_s)
+    if asking.stream is None and asking.generates:
+        guard.phase("answer", timeouts.answer_s)
+    else:
+        guard.phase("first_token", timeouts.first_token_s)
     path = provider.base_path + asking.path
     try:
         response = await transport.send(

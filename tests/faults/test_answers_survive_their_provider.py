@@ -21,7 +21,7 @@ from tests.component.stage import Heard, Stage, ask, chat, staged
 
 LIMIT_S = 30.0
 PAUSES_S = 0.25 + 0.5  # two retries, at the most
-TIMEOUTS = f"connect_s = 5\nfirst_token_s = {LIMIT_S}\nstall_s = {LIMIT_S}\ntotal_s = 600"
+TIMEOUTS = f"connect_s = 5\nfirst_token_s = {LIMIT_S}\nanswer_s = {LIMIT_S}\nstall_s = {LIMIT_S}\ntotal_s = 600"
 TOKENS = 60
 ENDINGS = pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 
@@ -131,7 +131,7 @@ async def test_a_silent_target_is_asked_once_and_left_after_its_time(fault: str,
 
 @ENDINGS
 async def test_a_first_token_after_20_s_where_10_are_allowed_is_the_fallbacks_within_15(stream: bool) -> None:
-    async with surviving(model("sim-ttft=20", rules="timeouts = { first_token_s = 10 }")) as stage:
+    async with surviving(model("sim-ttft=20", rules="timeouts = { first_token_s = 10, answer_s = 10 }")) as stage:
         assert 10 <= await seconds_of(stage, stream=stream) < 15
         assert kinds(await last_record(stage)) == [("primary", Kind.PRIMARY), ("backup", Kind.FAILOVER)]
 

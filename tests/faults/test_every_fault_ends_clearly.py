@@ -22,7 +22,13 @@ from tests.component.transport_peer import Peer, provider
 
 DEADLINE_S = 30.0
 SLACK_S = 1.0  # what the simulated provider takes for an answer that has a pace
-TIMEOUTS = f"connect_s = {DEADLINE_S}\nfirst_token_s = {DEADLINE_S}\nstall_s = {DEADLINE_S}\ntotal_s = 600"
+TIMEOUTS = f"""
+connect_s = {DEADLINE_S}
+first_token_s = {DEADLINE_S}
+answer_s = {DEADLINE_S}
+stall_s = {DEADLINE_S}
+total_s = 600
+"""
 TOKENS = 20
 ENDINGS = pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 
@@ -116,10 +122,10 @@ async def test_a_refusal_has_the_right_status_and_passes_retry_after_on(
 
 BEFORE = [
     ("reset", 502, "upstream_read", 0.0),
-    ("silence", 504, "first_token_timeout", DEADLINE_S),
-    ("slow=60", 504, "first_token_timeout", DEADLINE_S),
+    ("silence", 504, "timeout", DEADLINE_S),
+    ("slow=60", 504, "timeout", DEADLINE_S),
     ("cut=0", 502, "upstream_read", 0.0),
-    ("stall=0", 504, "first_token_timeout", DEADLINE_S),
+    ("stall=0", 504, "timeout", DEADLINE_S),
     ("error=0", 502, "upstream_error", 0.0),
 ]
 
@@ -131,6 +137,8 @@ async def test_a_failure_before_the_first_content_is_a_status(
 ) -> None:
     async with faulty() as stage:
         heard = await timed(stage, chat(f"sim/sim-{fault}", stream=stream), deadline_s=deadline_s)
+        if code == "timeout":
+            code = "first_token_timeout" if stream else "answer_timeout"
         assert (heard.status, code_of(heard), heard.whole) == (status, code, True)
         assert "data:" not in heard.body.decode()
         assert (await settled(stage)).outcome is Outcome.FAILED
@@ -144,6 +152,22 @@ async def test_a_slow_first_token_within_its_deadline_is_waited_for(stream: bool
         assert (await settled(stage)).outcome is Outcome.OK
 
 
+async def test_a_whole_answer_may_take_longer_than_a_first_token() -> None:
+    """Nothing is heard of it while it is made, however healthy its provider is."""
+    async with faulty(timeouts="first_token_s = 30\nstall_s = 30") as stage:
+        began = trio.current_time()
+        heard = await ask(stage, chat("sim/sim-tps=0.1"), seconds=600)
+        assert (heard.status, round(trio.current_time() - began)) == (200, TOKENS / 0.1)
+        assert (await settled(stage)).outcome is Outcome.OK
+
+
+async def test_what_is_not_generated_has_no_longer_than_a_first_token() -> None:
+    async with faulty(timeouts="first_token_s = 30\nanswer_s = 300") as stage:
+        document = {"model": "sim/sim-silence", "input": "hello"}
+        heard = await timed(stage, document, deadline_s=30, path="/v1/embeddings")
+        assert (heard.status, code_of(heard)) == (504, "first_token_timeout")
+
+
 @pytest.mark.parametrize("fault", ["cut=5", "stall=5", "error=5", "malformed=3"])
 async def test_a_whole_answer_that_breaks_off_is_never_shown_as_one(fault: str) -> None:
     async with faulty() as stage:
@@ -152,7 +176,7 @@ async def test_a_whole_answer_that_breaks_off_is_never_shown_as_one(fault: str) 
         )
         assert (heard.status, code_of(heard)) == {
             "cut=5": (502, "upstream_read"),
-            "stall=5": (504, "first_token_timeout"),
+            "stall=5": (504, "answer_timeout"),
             "error=5": (502, "upstream_error"),
             "malformed=3": (502, "upstream_garbage"),
         }[fault]

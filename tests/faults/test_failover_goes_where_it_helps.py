@@ -21,7 +21,7 @@ from tests.faults.raw_server import Peer, RawServer
 
 TOKENS = 24
 LIMIT_S = 30.0
-TIMEOUTS = f"connect_s = 5\nfirst_token_s = {LIMIT_S}\nstall_s = {LIMIT_S}\ntotal_s = 600"
+TIMEOUTS = f"connect_s = 5\nfirst_token_s = {LIMIT_S}\nanswer_s = {LIMIT_S}\nstall_s = {LIMIT_S}\ntotal_s = 600"
 ENDINGS = pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 DIALECTS = pytest.mark.parametrize("dialect", ["openai", "openai-responses", "anthropic", "gemini"])
 

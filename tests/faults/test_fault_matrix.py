@@ -34,6 +34,7 @@ PACE_S = 1.0  # an answer, where it has a pace
 TIMEOUTS = f"""
 connect_s = {CONNECT_S}
 first_token_s = {LIMIT_S}
+answer_s = {LIMIT_S}
 stall_s = {LIMIT_S}
 keepalive_s = {KEEPALIVE_S}
 total_s = 600
@@ -252,7 +253,7 @@ def assert_one_clear_error(heard: Heard) -> None:
         documents = [json.loads(event) for event in heard.events]
         assert ["error" in document for document in documents] == [False] * (len(documents) - 1) + [True]
         error = documents[-1]["error"]
-    assert error["code"].startswith(("upstream_", "first_token_", "stall_", "connect_"))
+    assert error["code"].startswith(("upstream_", "first_token_", "answer_", "stall_", "connect_"))
     assert error["message"]
 
 

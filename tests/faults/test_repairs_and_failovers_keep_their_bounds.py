@@ -17,7 +17,7 @@ from gateway.core.facts import Kind, Outcome, Record
 from gateway.sim import Behaviour
 from tests.component.stage import Heard, Stage, ask, chat, staged
 
-TIMEOUTS = "connect_s = 5\nfirst_token_s = 30\nstall_s = 30\ntotal_s = 600"
+TIMEOUTS = "connect_s = 5\nfirst_token_s = 30\nanswer_s = 30\nstall_s = 30\ntotal_s = 600"
 TOKENS = 60
 
 

@@ -20,7 +20,7 @@ from tests.component.stage import Stage, ask, chat, hear, request_bytes, staged
 REQUESTS = 3_000
 SIDE_BY_SIDE = 24
 TOKENS = 12
-TIMEOUTS = "connect_s = 2\nfirst_token_s = 0.15\nstall_s = 0.15\nkeepalive_s = 0.2\ntotal_s = 5"
+TIMEOUTS = "connect_s = 2\nfirst_token_s = 0.15\nanswer_s = 0.15\nstall_s = 0.15\nkeepalive_s = 0.2\ntotal_s = 5"
 PROVIDERS = """
 [[provider]]
 name = "first"

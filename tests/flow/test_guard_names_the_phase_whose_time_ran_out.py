@@ -14,7 +14,12 @@ from gateway.flow.guard import Guard, GuardBook
 
 @pytest.mark.parametrize(
     ("stage", "field"),
-    [("connect", "timeouts.connect_s"), ("first_token", "timeouts.first_token_s"), ("stall", "timeouts.stall_s")],
+    [
+        ("connect", "timeouts.connect_s"),
+        ("first_token", "timeouts.first_token_s"),
+        ("answer", "timeouts.answer_s"),
+        ("stall", "timeouts.stall_s"),
+    ],
 )
 async def test_the_error_names_phase_limit_and_field(
     autojump_clock: trio.testing.MockClock, stage: Stage, field: str
