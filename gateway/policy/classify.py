@@ -7,9 +7,11 @@ A provider's 4xx about the request is the client's business and passes with its 
 failure                         same again  another        the target's health
 ==============================  ==========  =============  ==================================================
 could not connect, 408, 409     yes         yes            failed
+kept-alive connection was dead  yes         yes            failed
 429                             yes         yes            overloaded; its key cools down
 503, 529                        yes         yes            failed, overloaded
 424, 500, 502, 504, other 5xx   no          yes            failed
+402 (our account), a redirect   no          yes            failed
 silence, reset, cut, garbage    no          yes            failed (silence: overloaded, too; also of who takes
                                                            no connection)
 error or nothing for an answer  no          yes            failed
@@ -140,9 +142,10 @@ def refused_by_provider(
 
 
 _OTHER_5XX = ("upstream_error", 502, "failed", Retry.UNSAFE)
-_UNEXPECTED = ("upstream_unexpected", 502, "answered with an unexpected status", Retry.NEVER)
+_UNEXPECTED = ("upstream_unexpected", 502, "answered with an unexpected status", Retry.UNSAFE)
 _MEANING: dict[int, tuple[str, int, str, Retry]] = {
     401: ("upstream_auth", 502, "does not accept the gateway's key", Retry.NEVER),
+    402: ("upstream_unpaid", 502, "wants to be paid first by the gateway's account", Retry.UNSAFE),
     403: ("upstream_forbidden", 502, "does not allow the gateway this", Retry.NEVER),
     408: ("upstream_timeout", 504, "timed out", Retry.SAFE),
     409: ("upstream_conflict", 502, "reported a conflict", Retry.SAFE),

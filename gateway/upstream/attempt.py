@@ -39,6 +39,7 @@ from gateway.upstream.raw import RawResponse, RawTransport
 from gateway.upstream.targets import Target
 
 MAX_ERROR_BYTES = 65_536
+ERROR_BODY_S = 2.0  # how long the document behind a refusal's status is waited for
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_REASON_CHARS = 2_000
 REUSE_WAIT_S = 0.25  # how long the end of a finished answer is waited for, so that its connection can be kept
@@ -334,11 +335,10 @@ async def _read(attempt: Attempt, limit_bytes: int) -> bytes | None:
 
 
 async def _refusal(attempt: Attempt, response: RawResponse, asking: Asking) -> UpstreamError:
-    target = attempt.target
-    try:
+    """What a refusal means; its status says so even if its document breaks off, or does not come."""
+    target, body = attempt.target, b""
+    with trio.move_on_after(ERROR_BODY_S), contextlib.suppress(UpstreamError):
         body = await _read(attempt, MAX_ERROR_BYTES) or b""
-    except UpstreamError:
-        body = b""
     provider = target.provider
     told = provider.scrub(body) if response.status in CLIENTS_OWN else b""
     reason = _reason(told)
@@ -385,7 +385,7 @@ def unreachable(name: str, error: TransportError) -> UpstreamError:
         504 if late else 502,
         f"{name} {_TROUBLE.get(error.kind, 'could not be asked')}",
         target=name,
-        retry=Retry.SAFE if error.safe_to_resend else Retry.UNSAFE,
+        retry=Retry.SAFE if error.safe_to_resend or error.was_stale else Retry.UNSAFE,
     )
 
 

@@ -62,3 +62,12 @@ class TransportError(Exception):
     def safe_to_resend(self) -> bool:
         """Whether the provider cannot have begun to work: it never got the whole request, and answered nothing."""
         return self.kind != "request" and not self.fully_sent and not self.bytes_received
+
+    @property
+    def was_stale(self) -> bool:
+        """A kept-alive connection ended without one byte of an answer.
+
+        As a rule its provider had closed it as idle while the request was on its way: no work was done. Nobody can know
+        that for certain, so it is not resent unseen, but asking again is as safe as after a refusal.
+        """
+        return self.reused and self.kind in ("write", "read") and not self.bytes_received

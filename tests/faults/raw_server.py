@@ -9,6 +9,7 @@ The answers are OpenAI's chat completions, streamed or whole as the request asks
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import ssl
@@ -291,6 +292,58 @@ async def length_too_long(peer: Peer) -> None:
     head, _, body = whole_document().partition(b"\r\n\r\n")
     promised = head.replace(b"content-length: %d" % len(body), b"content-length: %d" % (len(body) + 100))
     await peer.say(promised + b"\r\n\r\n" + body)
+
+
+async def refusal_without_its_document(peer: Peer) -> None:
+    """A status that says all, and then never the document that its length promises."""
+    await peer.request()
+    await peer.say(b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{")
+    await peer.until_gone()
+
+
+async def redirect(peer: Peer) -> None:
+    """To where nobody was told to go."""
+    await peer.request()
+    await peer.say(b"HTTP/1.1 307 Temporary Redirect\r\nlocation: http://127.0.0.1:9/\r\ncontent-length: 0\r\n\r\n")
+
+
+async def no_content(peer: Peer) -> None:
+    await peer.request()
+    await peer.say(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+
+async def web_page(peer: Peer) -> None:
+    """Status 200, and a page for people."""
+    await peer.request()
+    await peer.say(
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 23\r\n\r\n<html>We moved!</html>\r\n"
+    )
+
+
+async def squeezed(peer: Peer) -> None:
+    """A coding that was not asked for."""
+    _, _, body = answer_to(await peer.request()).partition(b"\r\n\r\n")
+    coded = gzip.compress(body)
+    await peer.say(b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(coded) + coded)
+
+
+async def huge_head(peer: Peer) -> None:
+    await peer.request()
+    await peer.say(b"HTTP/1.1 200 OK\r\nx-more: %b\r\n" % (b"a" * 100_000))
+    await peer.until_gone()
+
+
+async def dies_when_asked_again(peer: Peer) -> None:
+    """One answer; the next request finds the connection closed, having been on its way already."""
+    await peer.say(answer_to(await peer.request()))
+    await peer.request()
+
+
+async def trailers(peer: Peer) -> None:
+    """Fields behind the last chunk."""
+    while request := await peer.request():
+        answer = answer_to(request)
+        await peer.say(answer.removesuffix(b"\r\n") + b"x-took: 3\r\n\r\n" if _wants_stream(request) else answer)
 
 
 async def double_finish(peer: Peer) -> None:

@@ -89,6 +89,7 @@ def tokens(heard: Heard) -> int:
 
 REFUSALS = [
     ("status=400", 400, None, None),
+    ("status=402", 502, "upstream_unpaid", None),
     ("status=404", 404, "model_not_found", None),
     ("status=422", 422, None, None),
     ("status=401", 502, "upstream_auth", None),
@@ -357,7 +358,7 @@ async def test_a_handshake_that_nobody_answers_ends_with_connect_s() -> None:
 
 # ── another target ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-FAILED_OVER = ["status=429", "status=500", "status=503", "reset", "silence", "cut=0", "error=0"]
+FAILED_OVER = ["status=402", "status=429", "status=500", "status=503", "reset", "silence", "cut=0", "error=0"]
 
 
 @ENDINGS

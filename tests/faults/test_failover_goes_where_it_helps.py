@@ -195,6 +195,31 @@ async def test_a_silent_primary_costs_the_first_requests_their_patience_and_the_
         assert {record.outcome for record in stage.records} == {Outcome.OK}
 
 
+# ── a connection that was closed in between ──────────────────────────────────────────────────────────────────────────
+
+
+@ENDINGS
+async def test_a_request_that_crosses_the_end_of_its_kept_connection_is_asked_again_once(stream: bool) -> None:
+    async with (
+        RawServer(raw.dies_when_asked_again, raw.dies_when_asked_again) as peer,
+        going(provider("only", base_url=f"{peer.url}/v1"), model(target("only", "raw")), counted=False) as stage,
+    ):
+        for asked in (["ok"], ["failed", "ok"], ["failed", "ok"]):
+            assert is_complete(await ask(stage, chat("m", stream=stream)), stream)
+            assert [fact.outcome for fact in (await last(stage)).attempts] == asked
+
+
+@ENDINGS
+async def test_a_request_that_meets_its_end_on_a_new_connection_is_not_asked_again(stream: bool) -> None:
+    async with (
+        RawServer(raw.close_before_head) as peer,
+        going(provider("only", base_url=f"{peer.url}/v1"), model(target("only", "raw")), counted=False) as stage,
+    ):
+        heard = await ask(stage, chat("m", stream=stream))
+        assert (heard.status, heard.json()["error"]["code"]) == (502, "upstream_read")
+        assert told(await last(stage)) == [("only", Kind.PRIMARY)]
+
+
 # ── what comes in one read ───────────────────────────────────────────────────────────────────────────────────────────
 
 

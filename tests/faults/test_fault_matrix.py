@@ -86,8 +86,18 @@ SCRIPTS: dict[str, Script] = {
     "reset in a chunk": raw.reset_in_a_chunk,
     "bad chunk length": raw.bad_chunk_length,
     "length too long": raw.length_too_long,
+    "refusal without its document": raw.refusal_without_its_document,
+    "redirect": raw.redirect,
+    "no content": raw.no_content,
+    "web page": raw.web_page,
+    "a coding that was not asked for": raw.squeezed,
+    "huge head": raw.huge_head,
 }
-HARMLESS: dict[str, Script] = {"double finish": raw.double_finish, "interim answers": raw.hints_first}
+HARMLESS: dict[str, Script] = {
+    "double finish": raw.double_finish,
+    "interim answers": raw.hints_first,
+    "trailers": raw.trailers,
+}
 RAW_TEXT = "".join(raw.WORDS)
 
 

@@ -35,8 +35,8 @@ def test_the_clients_own_fault_passes_with_its_status_and_document(status: int) 
         (504, 504, Retry.UNSAFE),
         (529, 503, Retry.SAFE),
         (599, 502, Retry.UNSAFE),
-        (302, 502, Retry.NEVER),
-        (402, 502, Retry.NEVER),
+        (302, 502, Retry.UNSAFE),
+        (402, 502, Retry.UNSAFE),
     ],
 )
 def test_what_is_not_the_clients_fault_has_our_words_and_no_document_of_the_providers(
