@@ -142,7 +142,7 @@ class Breaker:
         """
         if self._open_until is None:
             return Verdict(allowed=True, term=self._term)
-        wait_s = self._wait_s(now)
+        wait_s = self.wait_s(now)
         if wait_s > 0:
             return Verdict(allowed=False, wait_s=wait_s)
         self._term += 1  # a probe that was given up is of the past from here on
@@ -188,6 +188,15 @@ class Breaker:
                 self._opened += 1
             self._begin_open(until, why)
 
+    def wait_s(self, now: float) -> float:
+        """Seconds until an attempt may be made; 0 when one may be now."""
+        if self._open_until is None:
+            return 0.0
+        if self._probe_at is None:
+            return max(self._open_until - now, 0.0)
+        left_s = max(self._probe_at + self._probe_s - now, 0.0)
+        return min(left_s, self._open_s)  # nobody knows how long a probe takes
+
     def state(self, now: float) -> State:
         """Where it stands; HALF_OPEN from the moment that a probe may go."""
         if self._open_until is None:
@@ -197,7 +206,7 @@ class Breaker:
     def statistics(self, now: float) -> BreakerStatistics:
         return BreakerStatistics(
             state=self.state(now),
-            wait_s=self._wait_s(now),
+            wait_s=self.wait_s(now),
             why=self._why,
             consecutive=self._consecutive,
             requests=self._requests.total(now),
@@ -209,14 +218,6 @@ class Breaker:
     def _is_late_probe(self, verdict: Verdict) -> bool:
         """Whether it is a probe that was given up, and nothing has failed since."""
         return verdict.probe and self._open_until is not None and verdict.term > self._opened_term
-
-    def _wait_s(self, now: float) -> float:
-        if self._open_until is None:
-            return 0.0
-        if self._probe_at is None:
-            return max(self._open_until - now, 0.0)
-        left_s = max(self._probe_at + self._probe_s - now, 0.0)
-        return min(left_s, self._open_s)  # nobody knows how long a probe takes
 
     def _too_many_fail(self, now: float) -> bool:
         requests = self._requests.total(now)

@@ -52,9 +52,9 @@ class KeyPool:
                 return index
         return None
 
-    def is_free(self, index: int, now: float) -> bool:
-        """Whether that key is not cooling."""
-        return self._cool_until[index] <= now
+    def wait_s(self, index: int, now: float) -> float:
+        """Seconds until that key can be used; 0 if it can be now."""
+        return max(self._cool_until[index] - now, 0.0)
 
     def cool(self, index: int, now: float, for_s: float) -> None:
         """Leave a key out for ``for_s``, or for longer if it was to be."""

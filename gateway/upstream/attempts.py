@@ -100,7 +100,7 @@ class Attempts:
         """
         failure: Failure | None = None
         kind = Kind.PRIMARY
-        while (lease := self._next_free() or await self._first_to_come_free(failure)) is not None:
+        while (lease := self._next_free() or await self._first_to_come_free()) is not None:
             try:
                 return await self._pursue(lease, kind)
             except (UpstreamError, DeadlineExceeded, RequestError) as error:
@@ -116,9 +116,13 @@ class Attempts:
             return False
         if isinstance(error, RequestError):
             return error.code == "unsupported_by_provider"  # which another may support
+        self._note_window(target, error)
+        return judge(error).elsewhere
+
+    def _note_window(self, target: Target, error: Failure) -> None:
+        """What is too long for one window is too long for all that are no larger."""
         if error.code == CONTEXT_TOO_LONG:
             self._least_window = max(self._least_window, target.context_tokens + 1)
-        return judge(error).elsewhere
 
     def _next_free(self) -> Lease | None:
         """A hold on the next target that can be asked now; None when there is none."""
@@ -143,9 +147,20 @@ class Attempts:
         lease.end(Health.SILENT)
         return False
 
-    async def _first_to_come_free(self, failure: Failure | None) -> Lease | None:
-        """If some targets only have as many requests as they bear: the first of those, once it has room."""
-        saturated = next((one for one in self._unavailable if one.why == "saturated"), None)
+    def _has_another(self) -> bool:
+        """Whether there is another target that can be asked now."""
+        return any(
+            target.context_tokens >= self._least_window and self._book.would_take(target) for target in self._line
+        )
+
+    async def _first_to_come_free(self) -> Lease | None:
+        """If some targets only have as many requests as they bear: the first of those, once it has room.
+
+        Raises:
+            DeadlineExceeded: The total time is over.
+        """
+        large = (one for one in self._unavailable if one.target.context_tokens >= self._least_window)
+        saturated = next((one for one in large if one.why == "saturated"), None)
         if saturated is None:
             return None
         self._unavailable.remove(saturated)
@@ -154,9 +169,9 @@ class Attempts:
                 guard.phase("first_token", self._route.timeouts.first_token_s)
                 entered = await self._book.wait_and_enter(saturated.target)
         except DeadlineExceeded as error:
-            if failure is None or error.stage == "total":
+            if error.stage == "total":
                 raise
-            return None
+            entered = saturated
         if isinstance(entered, Unavailable):
             self._unavailable.append(entered)
         elif self._may_ask_again(entered):
@@ -198,7 +213,7 @@ class Attempts:
         pause_s = Backoff(base_s=rules.base_s, max_s=rules.max_s).delay_s(retries + 1, self._book.rng)
         if error.retry_after_s is not None:
             pause_s = max(pause_s, error.retry_after_s)
-            if pause_s > (IMPATIENT_S if self._line else rules.max_s):
+            if pause_s > (IMPATIENT_S if self._has_another() else rules.max_s):
                 return None
         now = trio.current_time()
         if now + pause_s >= self._total_at:
@@ -342,7 +357,7 @@ class Attempts:
             return None
         self._failed.add(broken.target.provider.name)
         while len(self._record.attempts) < self._rules.max_attempts:
-            lease = self._next_free()
+            lease = self._next_free() or await self._first_to_come_free()
             if lease is None:
                 break
             found = await self._go_on(lease, so_far)
@@ -372,6 +387,7 @@ class Attempts:
             except RequestError:
                 lease.end(Health.SILENT)
             except UpstreamError as error:
+                self._note_window(target, error)
                 if error.code not in (PREFILL_REFUSED, DIVERGED):
                     return None
             except DeadlineExceeded as error:

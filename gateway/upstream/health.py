@@ -56,7 +56,7 @@ class ProviderHealth:
             return self.keys.pick(now)
         for _ in target.provider.keys:
             key = self.keys.pick(now)
-            if key is None or limited.is_free(key, now):
+            if key is None or not limited.wait_s(key, now):
                 return key
         return None
 
@@ -78,7 +78,10 @@ class ProviderHealth:
     def soonest_s(self, target: Target, now: float) -> float:
         """When a key can be used again, in seconds."""
         limited = self.limited.get(target.name)
-        return max(self.keys.soonest_s(now), limited.soonest_s(now) if limited is not None else 0.0)
+        if limited is None:
+            return self.keys.soonest_s(now)
+        keys = range(max(len(target.provider.keys), 1))
+        return min(max(self.keys.wait_s(key, now), limited.wait_s(key, now)) for key in keys)
 
 
 @define(slots=True, eq=False)
@@ -328,6 +331,16 @@ class HealthBook:
                     health.limit.leave(Release.IGNORED)
                 return Unavailable(target, "open", verdict.wait_s)
         return Lease(self, target, health, key, verdict, now)
+
+    def would_take(self, target: Target) -> bool:
+        """Whether :meth:`enter` would give a hold now; none is taken."""
+        now, health = trio.current_time(), self.of(target)
+        return not (
+            health.provider.forbidden.get(target.name, 0.0) > now
+            or health.provider.soonest_s(target, now)
+            or (health.limit is not None and health.limit.is_full)
+            or (health.breaker is not None and health.breaker.wait_s(now))
+        )
 
     async def wait_and_enter(self, target: Target) -> Lease | Unavailable:
         """The same, waiting for a place under the target's adaptive limit; the caller sets the deadline.

@@ -31,8 +31,8 @@ def ask_for_the_rest(
     """What to send to ``target``, and the stream that joins its answer to what the client has.
 
     Args:
-        way: ``continue``: the partial answer is given to it to go on from. ``restart``: it is asked as if for the first
-            time.
+        way: ``continue``: the partial answer is given to it to go on from, and of the tokens that the client allows
+            what is left. ``restart``: it is asked as if for the first time.
         tokens_before: What the client has, counted.
 
     Raises:
@@ -42,7 +42,8 @@ def ask_for_the_rest(
     call = pairing.call_of(request)
     if way == "continue":
         partial = Message(role="assistant", parts=(Text(text=so_far.first.text.rstrip()),))
-        call = evolve(call, messages=(*call.messages, partial), prefill=True)
+        left = call.max_tokens and max(call.max_tokens - tokens_before, 1)
+        call = evolve(call, messages=(*call.messages, partial), prefill=True, max_tokens=left)
     encoded = pairing.encode(call, dialect, target.model)
     stream = ResumedStream(
         dialect.reader(),

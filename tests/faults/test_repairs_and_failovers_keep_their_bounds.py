@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import trio
@@ -78,6 +79,35 @@ async def test_the_usage_of_an_answer_of_three_parts_counts_them_all() -> None:
         assert json.loads(heard.events[-2])["usage"]["completion_tokens"] == pytest.approx(TOKENS, abs=2)
 
 
+@pytest.mark.parametrize("midstream", ["continue", "restart"])
+async def test_an_answer_of_two_parts_has_no_more_tokens_than_the_client_allows(midstream: str) -> None:
+    targets = ("a/sim-cut=20-tps=50", "b/sim")
+    rules = f'midstream = "{midstream}"'
+    async with bounded(provider("a"), provider("b", PREFILL), model(*targets, rules=rules)) as stage:
+        heard = await ask(stage, chat("m", stream=True, max_tokens=30, stream_options={"include_usage": True}))
+        assert heard.finished
+        record = await last(stage)
+        assert [fact.outcome for fact in record.attempts] == ["broken", "ok"]
+        assert (record.events, record.finish_reason) == (pytest.approx(30, abs=1), "length")
+
+
+async def test_a_prompt_that_is_too_long_for_a_repair_goes_to_a_larger_window() -> None:
+    targets = (
+        '{ provider = "a", model = "sim-cut=20-tps=50", context_tokens = 100 }',
+        '{ provider = "b", model = "sim-window=2", context_tokens = 20 }',
+        '{ provider = "c", model = "sim-equal", context_tokens = 20 }',
+        '{ provider = "d", model = "sim", context_tokens = 100 }',
+    )
+    rules = f'[[model]]\nname = "m"\ntargets = [{", ".join(targets)}]'
+    async with bounded(*(provider(name, PREFILL) for name in "abcd"), rules) as stage:
+        assert (await ask(stage, chat("m", stream=True, content="a longer prompt"))).finished
+        assert told(await last(stage)) == [
+            ("a", Kind.PRIMARY, "broken"),
+            ("b", Kind.CONTINUATION, "failed"),
+            ("d", Kind.CONTINUATION, "ok"),
+        ]
+
+
 @pytest.mark.parametrize("way", ["continue", "restart"])
 async def test_keep_alives_alone_are_no_progress_of_a_repair(way: str) -> None:
     targets = ("a/sim-cut=20-tps=50", "b/sim-pings=5")
@@ -126,3 +156,42 @@ async def test_a_fallback_that_is_full_is_waited_for_when_the_first_has_failed()
             for _ in range(3):
                 nursery.start_soon(ask_one)
         assert [one.status for one in heard] == [200] * 3
+
+
+async def test_a_repair_waits_for_a_fallback_that_is_full() -> None:
+    one = "concurrency = { floor = 1, ceiling = 1, start = 1 }"
+    tables = provider("a"), provider("b", one + "\n" + PREFILL), model("a/sim-cut=20-tps=50", "b/sim-ttft=3")
+    async with bounded(*tables) as stage:
+        heard: list[Heard] = []
+
+        async def ask_one() -> None:
+            heard.append(await ask(stage, chat("m", stream=True)))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(ask_one)
+        assert [one.finished for one in heard] == [True] * 3
+
+
+async def test_who_waited_in_vain_for_a_full_target_is_told_so() -> None:
+    one = "concurrency = { floor = 1, ceiling = 1, start = 1 }"
+    async with bounded(provider("a", one), model("a/sim-ttft=25-tps=1")) as stage, trio.open_nursery() as nursery:
+        nursery.start_soon(partial(ask, stage, chat("m", stream=True), seconds=600))
+        await stage.sim.until(lambda now: now.active == 1)
+        heard = await ask(stage, chat("m", stream=True), seconds=600)
+        assert (heard.status, heard.json()["error"]["code"]) == (503, "upstream_saturated")
+        assert int(heard.headers["retry-after"]) >= 1
+        await stage.settle(600)
+        assert [record.outcome for record in stage.records] == [Outcome.FAILED, Outcome.OK]
+
+
+async def test_retry_after_is_waited_for_where_the_others_cannot_be_asked() -> None:
+    off = "breaker = { consecutive = 1, open_s = 600, max_open_s = 600 }"
+    tables = provider("a"), provider("b", off), model("a/sim-flap=1-status=429-retry_after=2", "b/sim-status=500")
+    down = '[[model]]\nname = "down"\ntargets = [{ provider = "b", model = "sim-status=500" }]'
+    async with bounded(*tables, down) as stage:
+        assert (await ask(stage, chat("down"))).status == 502
+        began = trio.current_time()
+        assert (await ask(stage, chat("m"))).status == 200
+        assert 2 <= trio.current_time() - began < 3
+        assert told(await last(stage)) == [("a", Kind.PRIMARY, "failed"), ("a", Kind.RETRY, "ok")]
