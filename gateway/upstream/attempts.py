@@ -211,8 +211,12 @@ class Attempts:
         if not judge(error).again or retries >= rules.max or len(self._record.attempts) >= self._rules.max_attempts:
             return None
         pause_s = Backoff(base_s=rules.base_s, max_s=rules.max_s).delay_s(retries + 1, self._book.rng)
-        if error.retry_after_s is not None:
-            pause_s = max(pause_s, error.retry_after_s)
+        told_s = error.retry_after_s
+        if len(target.provider.keys) > 1 and judge(error).health is Health.LIMITED:
+            told_s = self._book.key_wait_s(target)  # it is the key that is limited, and has been left out
+            pause_s = pause_s if told_s else 0.0
+        if told_s is not None:
+            pause_s = max(pause_s, told_s)
             if pause_s > (IMPATIENT_S if self._has_another() else rules.max_s):
                 return None
         now = trio.current_time()

@@ -332,6 +332,10 @@ class HealthBook:
                 return Unavailable(target, "open", verdict.wait_s)
         return Lease(self, target, health, key, verdict, now)
 
+    def key_wait_s(self, target: Target) -> float:
+        """Seconds until there is a key that the target takes; 0 if there is one now."""
+        return self.of(target).provider.soonest_s(target, trio.current_time())
+
     def would_take(self, target: Target) -> bool:
         """Whether :meth:`enter` would give a hold now; none is taken."""
         now, health = trio.current_time(), self.of(target)

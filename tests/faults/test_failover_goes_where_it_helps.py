@@ -169,6 +169,53 @@ async def test_who_wants_to_be_left_alone_for_long_is_left_at_once(form: str) ->
             assert told(await last(stage)) == first
 
 
+KEYS = 'api_keys = ["key-number-two", "key-number-three"]'
+
+
+@pytest.mark.parametrize("more", ["", "retry-after: 30\r\n"], ids=["for some time", "for 30 s"])
+async def test_where_one_key_is_limited_the_next_is_used_at_once(more: str) -> None:
+    refusal = f"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n{more}\r\n".encode()
+
+    async def limits_the_first(peer: Peer) -> None:
+        while request := await peer.request():
+            await peer.say(refusal if b"secret-key" in request else raw.answer_to(request))
+
+    async with RawServer(limits_the_first) as peer:
+        only = provider("only", base_url=f"{peer.url}/v1", rules=KEYS)
+        async with going(only, model(target("only", "raw")), counted=False) as stage:
+            began = trio.current_time()
+            for asked in ([Kind.PRIMARY, Kind.RETRY], [Kind.PRIMARY], [Kind.PRIMARY]):
+                assert is_complete(await ask(stage, chat("m", stream=True)), stream=True)
+                assert [fact.kind for fact in (await last(stage)).attempts] == asked
+            assert trio.current_time() - began < 0.1
+
+
+@pytest.mark.parametrize(("told", "soonest_s"), [((6, 2, 4), 2), ((None, None, None), 1)], ids=["told", "not told"])
+async def test_where_all_keys_are_limited_the_soonest_is_waited_for(
+    told: tuple[int | None, ...], soonest_s: float
+) -> None:
+    refusals = [f"retry-after: {seconds}\r\n" if seconds else "" for seconds in told]
+
+    async def limits_all_once(peer: Peer) -> None:
+        while request := await peer.request():
+            number = len(server.heard) - 1
+            if number < len(refusals):
+                head = f"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n{refusals[number]}\r\n"
+                await peer.say(head.encode())
+            else:
+                await peer.say(raw.answer_to(request))
+
+    async with RawServer(limits_all_once) as server:
+        only = provider("only", base_url=f"{server.url}/v1", rules=KEYS)
+        async with going(only, model(target("only", "raw"), rules="retry = { max = 4 }"), counted=False) as stage:
+            began = trio.current_time()
+            assert is_complete(await ask(stage, chat("m", stream=True)), stream=True)
+            assert (
+                soonest_s <= trio.current_time() - began < soonest_s + 1.5
+            )  # the third retry's own pause is up to 1 s
+            assert len({request.split(b"\r\n\r\n")[0] for request in server.heard[:3]}) == 3, "three keys"
+
+
 # ── a primary that is silent, under steady traffic ───────────────────────────────────────────────────────────────────
 
 
