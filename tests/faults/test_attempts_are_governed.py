@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import trio
@@ -114,6 +115,26 @@ async def test_a_refused_key_opens_the_breaker_for_long_and_later_requests_go_el
         assert told(await last(stage)) == [("b", Kind.PRIMARY, "ok")]
 
 
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_refused_key_is_told_of_loudly_and_tried_again_after_five_minutes(status: int, tmp_path: Path) -> None:
+    targets = target("a", f"sim-status={status}") + ", " + target("b", "sim")
+    tables = "\n".join((provider("a", 'api_key = "sk-secret-0123456789"'), provider("b"), model(targets)))
+    with (tmp_path / "log").open("wb") as log:
+        async with staged(timeouts=TIMEOUTS, more=tables, log='level = "error"', log_fd=log.fileno()) as stage:
+            assert (await ask(stage, chat("m"))).status == 502
+            for wait_s, who in ((0, "b"), (298, "b"), (4, "a")):
+                await trio.sleep(wait_s)
+                heard = await ask(stage, chat("m"))
+                assert heard.headers["x-sluice-target"].partition("/")[0] == who
+    said = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    refused = [line for line in said if line["event"] == "provider_refuses_our_key"]
+    assert len(refused) == 2
+    for line in refused:
+        about = line["level"], line["target"], line["key"], line["left_alone_s"]
+        assert about == ("error", f"a/sim-status={status}", 1, 300)
+    assert "sk-secret" not in (tmp_path / "log").read_text()
+
+
 async def test_access_to_one_model_says_nothing_of_the_others() -> None:
     wild = '[[model]]\nname = "a/*"\ntargets = [{ provider = "a", model = "*" }]\n'
     async with governed(provider("a"), wild) as stage:
@@ -140,6 +161,25 @@ async def test_an_open_breaker_refuses_at_once_and_says_when_to_come_back() -> N
         assert (heard.status, heard.json()["error"]["code"]) == (503, "upstream_circuit_open")
         assert 1 <= int(heard.headers["retry-after"]) <= 5
         assert stage.sim.statistics().started == 2
+
+
+async def test_a_probe_whose_client_leaves_makes_room_for_the_next() -> None:
+    quick = provider("a", "breaker = { consecutive = 1, open_s = 5 }")
+    async with governed(quick, model(target("a", "sim-x"), "retry = { max = 0 }")) as stage:
+        stage.sim.behave(Behaviour(status=500), model="sim-x")
+        assert (await ask(stage, chat("m"))).status == 502
+        await trio.sleep(5)
+        stage.sim.behave(Behaviour(silence=True), model="sim-x")
+        async with await stage.connect() as client:
+            await client.send_all(request_bytes(chat("m")))
+            await stage.sim.until(lambda now: now.active == 1)
+            assert (await ask(stage, chat("m"))).json()["error"]["code"] == "upstream_circuit_open"
+        await stage.settle()
+        stage.sim.behave(None, model="sim-x")
+        assert (await ask(stage, chat("m"))).json()["error"]["code"] == "upstream_circuit_open"
+        await trio.sleep(5)
+        assert (await ask(stage, chat("m"))).status == 200
+        assert {state["breaker"] for state in stage.gateway.health.states()} == {"closed"}
 
 
 async def test_the_metrics_show_attempts_and_breakers() -> None:
