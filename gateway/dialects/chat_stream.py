@@ -183,6 +183,7 @@ class ChatStream:
     kept: Kept | None = None
     committed: bool = False
     catching_up: bool = False
+    repeated: int = 0
     events: int = 0
     finish_reason: str = ""
     usage: Usage | None = None

@@ -121,6 +121,7 @@ class _Watched:
         self._given = False
         self.committed = False
         self.catching_up = False
+        self.repeated = 0
         self.events = 0
         self.finish_reason = ""
         self.usage: Usage | None = None

@@ -80,6 +80,7 @@ class ResumedStream(TranslatedStream):
 
     def _swallow(self, event: TextDelta) -> TextDelta:
         expected, text = self._to_swallow, event.text
+        self.repeated += self._repeats
         size = _same(expected, text)
         if size < min(len(expected), len(text)) and self._repeats:
             raise Diverged("the second answer is another one")

@@ -105,10 +105,12 @@ class AnswerStream(Protocol):
         error: The provider's error event, if it sent one.
         malformed: Events that were left out because they could not be read.
         catching_up: What it read last, the client already has; see ``dialects.resumed``.
+        repeated: Content events that the client already had; its provider is paid for them all the same.
     """
 
     committed: bool
     catching_up: bool
+    repeated: int
     events: int
     finish_reason: str
     usage: Usage | None

@@ -163,16 +163,18 @@ class Attempt:
     def tokens(self) -> int:
         """Of the stream so far, about: its events, by how many tokens one of this target's holds as a rule."""
         assert self.stream is not None
-        events = self.stream.events
-        return events if self.lease is None else round(events * self.lease.density.value)
+        return self._tokens_in(self.stream.events)
 
     def so_far(self) -> Usage:
         """What it cost up to here: as reported, else estimated from what was read."""
         if self.stream is not None:
-            return self.stream.billed or self.estimate(self.tokens)
+            return self.stream.billed or self.estimate(self._tokens_in(self.stream.events + self.stream.repeated))
         if self.whole is not None:
             return self.whole.usage or self.estimate(-(-len(self.whole.body) // BYTES_PER_TOKEN))
         return self.estimate(0)
+
+    def _tokens_in(self, events: int) -> int:
+        return events if self.lease is None else round(events * self.lease.density.value)
 
     def lose(self) -> None:
         """Another attempt was faster by a hair. Sync."""

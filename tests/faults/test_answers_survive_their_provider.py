@@ -238,8 +238,21 @@ async def test_an_answer_that_differs_is_no_continuation() -> None:
         assert not heard.finished
         assert "error" in json.loads(heard.events[-1])
         record = await last_record(stage)
-        assert record.attempts[-1].code == "upstream_diverged"
+        other = record.attempts[-1]
+        assert other.code == "upstream_diverged"
+        assert other.usage is not None, "it was asked, and has begun to answer: that is paid for"
+        assert (other.usage.estimated, other.usage.completion_tokens > 0) == (True, True)
         assert record.outcome is Outcome.BROKEN
+
+
+async def test_what_a_restart_says_again_is_paid_for_again() -> None:
+    more = model("sim-cut=40-tps=50", "sim-nousage", rules='midstream = "restart"')
+    async with surviving(more) as stage:
+        assert (await ask(stage, chat("m", stream=True))).finished
+        record = await last_record(stage)
+        tokens = [fact.usage.completion_tokens for fact in record.attempts if fact.usage is not None]
+        assert tokens == [pytest.approx(40, abs=1), pytest.approx(TOKENS, abs=2)]
+        assert record.events == pytest.approx(TOKENS, abs=1), "the client has each once"
 
 
 @ENDINGS
