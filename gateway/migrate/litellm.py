@@ -9,7 +9,7 @@ keys, headers, ``max_parallel_requests``
 ``weight``, else ``rpm``, else ``tpm``       ``weight``: what LiteLLM picks a deployment by, too
 ``rpm``, ``tpm`` where they are enforced     the model's ``rpm``, ``tpm``: the sum of its deployments'
 ``order``                                    ``rank``
-``timeout``, ``stream_timeout``              ``timeouts``: ``total_s``; ``first_token_s`` and ``stall_s``
+``timeout``, ``stream_timeout``              ``timeouts``: ``total_s``, ``answer_s``; ``first_token_s``, ``stall_s``
 ``max_budget``, ``budget_duration``          the model's ``budget_usd``; the proxy's own become an organisation's
 ``…_cost_per_token``                         ``[prices]``, per 10^6 tokens
 ``model_info.max_input_tokens``              ``context_tokens``

@@ -232,7 +232,7 @@ def _timeouts(deployments: list[Deployment]) -> dict[str, float]:
     """Those of a model: the longest of its deployments', if all have one."""
     total_s = _longest("timeout", [(one.params, one.total_s) for one in deployments])
     stream_s = _longest("stream_timeout", [(one.params, one.stream_s) for one in deployments])
-    made = {"total_s": total_s, "first_token_s": stream_s, "stall_s": stream_s}
+    made = {"total_s": total_s, "answer_s": total_s, "first_token_s": stream_s, "stall_s": stream_s}
     return {name: seconds for name, seconds in made.items() if seconds}
 
 

@@ -116,7 +116,8 @@ class Settings:
 def _timeouts(router: Table, common: Table) -> dict[str, Any]:
     stream_s = _either(router.number("stream_timeout"), common.number("stream_timeout"))
     total_s = _either(router.number("timeout"), common.number("request_timeout"))
-    return _without_none(total_s=total_s or None, first_token_s=stream_s or None, stall_s=stream_s or None)
+    total_s, stream_s = total_s or None, stream_s or None
+    return _without_none(total_s=total_s, answer_s=total_s, first_token_s=stream_s, stall_s=stream_s)
 
 
 def _redis(router: Table) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import trio
 
 from gateway.core.facts import Kind, Outcome, Record
 from gateway.sim import Behaviour
-from tests.component.stage import Heard, Stage, ask, chat, staged
+from tests.component.stage import Heard, Stage, ask, chat, request_bytes, staged
 
 TIMEOUTS = "connect_s = 5\nfirst_token_s = 30\nanswer_s = 30\nstall_s = 30\ntotal_s = 600"
 TOKENS = 60
@@ -195,3 +195,20 @@ async def test_retry_after_is_waited_for_where_the_others_cannot_be_asked() -> N
         assert (await ask(stage, chat("m"))).status == 200
         assert 2 <= trio.current_time() - began < 3
         assert told(await last(stage)) == [("a", Kind.PRIMARY, "failed"), ("a", Kind.RETRY, "ok")]
+
+
+async def test_a_client_that_leaves_while_its_repair_waits_takes_nothing_along() -> None:
+    one = "concurrency = { floor = 1, ceiling = 1, start = 1 }"
+    tables = provider("a"), provider("b", one + "\n" + PREFILL), model("a/sim-cut=20-tps=50", "b/sim-tps=2")
+    busy = '[[model]]\nname = "busy"\ntargets = [{ provider = "b", model = "sim-tps=2" }]'
+    async with bounded(*tables, busy) as stage, trio.open_nursery() as nursery:
+        nursery.start_soon(partial(ask, stage, chat("busy", stream=True), seconds=60))
+        await stage.sim.until(lambda now: now.active == 1)
+        async with await stage.connect() as client:
+            await client.send_all(request_bytes(chat("m", stream=True)))
+            await trio.sleep(2)
+            assert stage.sim.statistics().active == 1, "the first has broken off, the second is busy"
+        await stage.settle(60)
+        left = next(record for record in stage.records if record.model == "m")
+        assert (told(left), left.outcome) == ([("a", Kind.PRIMARY, "broken")], Outcome.CANCELLED)
+        assert (await ask(stage, chat("busy", stream=True), seconds=60)).finished

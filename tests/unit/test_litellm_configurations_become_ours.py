@@ -88,7 +88,8 @@ def test_deployments_of_one_name_become_targets_of_one_model() -> None:
     ]
     assert (gpt.balance, gpt.fallback, gpt.retry.max) == ("weighted", ("claude", "local"), 2)
     assert (models["gpt-4"].targets, models["gpt-4"].fallback) == (gpt.targets, gpt.fallback)
-    assert (config.timeouts.total_s, config.server.bind) == (40.0, "0.0.0.0:4000")
+    assert (config.timeouts.total_s, config.timeouts.answer_s) == (40.0, 40.0)
+    assert config.server.bind == "0.0.0.0:4000"
 
 
 def test_providers_have_their_preset_address_key_and_breaker() -> None:
@@ -224,6 +225,7 @@ def test_headers_prices_windows_and_budgets() -> None:
     price = config.prices["openai/gpt-4o"]
     assert (price.input_usd_per_mtok, price.output_usd_per_mtok) == (2.5, 10.0)
     assert (model.budget_usd, model.period, model.targets[0].context_tokens) == (20.0, "day", 128_000)
+    assert model.timeouts.answer_s == 90.0, "of what is not streamed"
     assert (model.timeouts.total_s, model.timeouts.first_token_s, model.timeouts.stall_s) == (90.0, 12.0, 12.0)
 
 
