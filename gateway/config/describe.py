@@ -18,7 +18,7 @@ from gateway.config.address import parse_address
 from gateway.config.faults import quote_key
 from gateway.config.http_checks import host_in_url
 from gateway.config.identity_checks import asks_for_keys
-from gateway.config.tree import MASK, Config, Provider, Secret, mask_query
+from gateway.config.tree import MASK, Config, ModelTimeouts, Provider, Secret, Timeouts, mask_query
 
 _SHORT_SECRET_CHARS = 16
 
@@ -107,6 +107,7 @@ def _advice(config: Config) -> Iterator[str]:
     for name in ("connect_s", "first_token_s", "stall_s"):
         if getattr(limits, name) > limits.total_s:
             yield f"timeouts.{name}: longer than timeouts.total_s, which always passes first"
+    yield from _times_of_answers(config)
     for index, assistant in enumerate(config.assistant):
         for number, loader in enumerate(assistant.loader):
             if loader.timeout_s > assistant.context_budget_s:
@@ -114,6 +115,18 @@ def _advice(config: Config) -> Iterator[str]:
                     f"assistant[{index}].loader[{number}].timeout_s: longer than context_budget_s, "
                     f"which always passes first"
                 )
+
+
+def _times_of_answers(config: Config) -> Iterator[str]:
+    """Whole answers take as long as all of their tokens do."""
+    places: dict[str, Timeouts | ModelTimeouts] = {"timeouts": config.timeouts}
+    places |= {f"model[{index}].timeouts": model.timeouts for index, model in enumerate(config.model)}
+    for path, times in places.items():
+        if times.answer_s is not None and times.answer_s == times.first_token_s:
+            yield (
+                f"{path}.answer_s: {times.answer_s:g} s, as first_token_s; an answer that is not streamed and takes "
+                "longer is asked for at the next target, and may be paid twice"
+            )
 
 
 def _provider_advice(provider: Provider, path: str, *, used: bool) -> Iterator[str]:

@@ -57,12 +57,35 @@ def build(document: Mapping[str, Any], *, environ: Mapping[str, str], overrides:
     """A configuration from parsed TOML; see :func:`load`."""
     from gateway.config.read import read  # brings in cattrs, which the command line's help does without
 
-    config, faults = read(fill_in(_overlaid(document, overrides or {}), environ), environ)
+    written = _overlaid(document, overrides or {})
+    config, faults = read(fill_in(written, environ), environ)
     check(config, lambda path, message: faults.append(Fault(path=path, message=message)))
     if faults:
         raise ConfigFaults(dict.fromkeys(faults))
-    settled: Config = _settled(config)
+    settled: Config = _settled(_with_answers_times(config, written.get("timeouts", {})))
     return settled
+
+
+def _with_answers_times(config: Config, written: Mapping[str, Any]) -> Config:
+    """The configuration with ``answer_s`` where nobody set it but ``first_token_s``: then that holds for both.
+
+    Who says how long a silent provider is waited for means every request, streamed or not; :func:`advice` tells of it.
+
+    Args:
+        written: The document's ``[timeouts]``.
+    """
+    if "answer_s" in written:
+        return config
+    timeouts = config.timeouts
+    if "first_token_s" in written:
+        timeouts = attrs.evolve(timeouts, answer_s=timeouts.first_token_s)
+    models = tuple(
+        attrs.evolve(model, timeouts=attrs.evolve(model.timeouts, answer_s=model.timeouts.first_token_s))
+        if model.timeouts.answer_s is None
+        else model
+        for model in config.model
+    )
+    return attrs.evolve(config, timeouts=timeouts, model=models)
 
 
 def _read(path: Path) -> str:

@@ -111,7 +111,7 @@ class Timeouts:
 
     connect_s: float = 5.0
     first_token_s: float = 30.0
-    answer_s: float = 300.0  # all of an answer that is not streamed; leaves a next target its time of total_s
+    answer_s: float = 300.0  # all of an answer that is not streamed; where only first_token_s is set, that is it
     stall_s: float = 30.0
     keepalive_s: float = 120.0  # a stream that is kept alive without any content is given up after it
     total_s: float = 600.0
