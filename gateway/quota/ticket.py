@@ -24,7 +24,9 @@ from gateway.quota.refusals import Headers, Refusal, Told, allowance, headers, r
 if TYPE_CHECKING:
     from gateway.quota.quota import Quota, Rules
 
-PATIENCE_S = 0.25
+PATIENCE_S = (
+    0.8  # a keeper that is only slow costs first requests time, no refusal; less than one of its rounds may take
+)
 _EXTEND_BY = 4  # an exhausted reservation grows by a quarter, if it can
 
 

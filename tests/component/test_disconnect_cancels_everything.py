@@ -50,6 +50,7 @@ timeout_s = 60
 # ── 200 clients, any moment ──────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.alone
 async def test_two_hundred_streaming_clients_that_leave_at_random_moments_leave_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):

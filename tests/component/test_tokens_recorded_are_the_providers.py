@@ -97,7 +97,7 @@ async def test_of_what_a_client_left_they_differ_by_two_percent_at_most(client: 
         requests = {}
         for provider in PROVIDERS:
             model = f"{provider}/sim"
-            document = tongue.document(Question(), model, stream=True)
+            document = tongue.document(Question(max_tokens=100_000), model, stream=True)
             requests[provider] = request_bytes(document, path=tongue.path(model, stream=True))
         await leave(stage, *requests.values())
         await stage.settle()

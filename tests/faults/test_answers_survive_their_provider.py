@@ -252,7 +252,7 @@ async def test_what_a_restart_says_again_is_paid_for_again() -> None:
         record = await last_record(stage)
         tokens = [fact.usage.completion_tokens for fact in record.attempts if fact.usage is not None]
         assert tokens == [pytest.approx(40, abs=1), pytest.approx(TOKENS, abs=2)]
-        assert record.events == pytest.approx(TOKENS, abs=1), "the client has each once"
+        assert record.tokens == pytest.approx(TOKENS, abs=1), "the client has each once"
 
 
 @ENDINGS

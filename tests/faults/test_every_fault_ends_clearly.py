@@ -155,7 +155,7 @@ async def test_a_slow_first_token_within_its_deadline_is_waited_for(stream: bool
 
 async def test_a_whole_answer_may_take_longer_than_a_first_token() -> None:
     """Nothing is heard of it while it is made, however healthy its provider is."""
-    async with faulty(timeouts="first_token_s = 30\nstall_s = 30") as stage:
+    async with faulty(timeouts="first_token_s = 30\nanswer_s = 300\nstall_s = 30") as stage:
         began = trio.current_time()
         heard = await ask(stage, chat("sim/sim-tps=0.1"), seconds=600)
         assert (heard.status, round(trio.current_time() - began)) == (200, TOKENS / 0.1)

@@ -88,7 +88,7 @@ async def test_an_answer_of_two_parts_has_no_more_tokens_than_the_client_allows(
         assert heard.finished
         record = await last(stage)
         assert [fact.outcome for fact in record.attempts] == ["broken", "ok"]
-        assert (record.events, record.finish_reason) == (pytest.approx(30, abs=1), "length")
+        assert (record.tokens, record.finish_reason) == (pytest.approx(30, abs=1), "length")
 
 
 async def test_a_prompt_that_is_too_long_for_a_repair_goes_to_a_larger_window() -> None:
