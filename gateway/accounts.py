@@ -138,8 +138,7 @@ class Account:
         total = 0
         for fact in record.attempts:
             if fact.usage is not None:
-                provider, _, model = fact.target.partition("/")
-                cost = self._accounts.prices.cost_micro_usd(provider, model, fact.usage)
+                cost = self._accounts.prices.cost_micro_usd(fact.target, fact.usage)
                 if cost is None:
                     return
                 total += cost

@@ -4,8 +4,8 @@ Cost and loss: ``cost`` is what the answer cost that the client got, or began to
 that was asked for it: attempts that failed, broke off, or lost a race. Both together are what the provider charges. A
 cost is None where a price is unknown; a request that reached no provider costs nothing.
 
-Making an entry reads attributes and multiplies, *cost* 12 µs; text is cleaned and JSON made with the row, in the
-writer's thread.
+An entry keeps the record, which nothing changes any more, and adds what the record does not say. *Cost* 3 µs; the row
+is made, text cleaned and JSON written in the writer's thread, 4 µs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from attrs import frozen
 
 from gateway.core.facts import AttemptFact, LoaderFact, Outcome, Record, Usage
 from gateway.ledger.prices import UNKNOWN, Prices
-from gateway.ledger.unread import Lengths, generated_tokens
+from gateway.ledger.unread import ALL_READ, Lengths, Unread, what_nobody_read
 from gateway.store.ledger import COLUMNS
 from gateway.store.sql import Value
 
@@ -35,55 +35,55 @@ class Entry:
 
     Attributes:
         id: Unique over all processes; the row's identity when it is written again.
+        record: The closed record.
         at_s: When the request began, in seconds since the epoch.
-        key_name: The principal.
-        model: What the client asked for.
-        target: ``provider/model`` that answered or was asked last.
-        attempts: Everybody who was asked, and what each attempt cost.
-        usage: Of the answer; None if there was none.
+        costs: Of each of the record's attempts.
         price_version: Of the prices of the answer; "" if there was none, or no price is known.
         cost_micro_usd, lost_micro_usd: See the module.
-        tokens_delivered, tokens_generated, tokens_saved, saved_micro_usd: Of a cancelled answer, else 0; see
-            :mod:`gateway.ledger.unread`.
+        unread: Of a cancelled answer.
     """
 
     id: str
-    request_id: str
+    record: Record
     at_s: float
-    key_name: str
-    key_id: str
-    team: str
-    org: str
-    endpoint: str
-    model: str
-    assistant: str
-    target: str
-    attempts: tuple[tuple[AttemptFact, int | None], ...]
-    usage: Usage | None
+    costs: list[int | None]
     price_version: str
     cost_micro_usd: int | None
     lost_micro_usd: int | None
-    queue_s: float
-    context_s: float
-    loaders: tuple[LoaderFact, ...]
-    ttft_s: float
-    total_s: float
-    status: int
-    outcome: str
-    phase: str
-    code: str
-    finish: str
-    tokens_delivered: int = 0
-    tokens_generated: int = 0
-    tokens_saved: int = 0
-    saved_micro_usd: int = 0
+    unread: Unread = ALL_READ
+
+    @property
+    def model(self) -> str:
+        """What the client asked for."""
+        return self.record.model
+
+    @property
+    def tokens_delivered(self) -> int:
+        """What a client that left had got."""
+        return self.unread.delivered
+
+    @property
+    def tokens_generated(self) -> int:
+        """What had been made for it."""
+        return self.unread.generated
+
+    @property
+    def tokens_saved(self) -> int:
+        """What was not generated because the client left."""
+        return self.unread.saved
+
+    @property
+    def saved_micro_usd(self) -> int:
+        """What those tokens would have cost."""
+        return self.unread.saved_micro_usd
 
     @property
     def source(self) -> Source:
         """Who counted the answer's tokens."""
-        if self.usage is None:
+        usage = self.record.usage
+        if usage is None:
             return "none"
-        return "estimated" if self.usage.estimated else "reported"
+        return "estimated" if usage.estimated else "reported"
 
     @property
     def spent_micro_usd(self) -> int:
@@ -92,21 +92,36 @@ class Entry:
 
     def row(self) -> list[Value]:
         """The values for :data:`gateway.store.ledger.COLUMNS`, with text that every database takes."""
-        usage = self.usage or _NO_USAGE
+        record, unread = self.record, self.unread
+        usage = record.usage or _NO_USAGE
+        outcome = record.outcome or Outcome.FAILED
+        request_id, key_name, key_id, team, org, endpoint, model, assistant, target, code, finish = _clean(
+            record.request_id,
+            record.principal,
+            record.key_id,
+            record.team,
+            record.org,
+            record.endpoint,
+            record.model,
+            record.assistant,
+            record.target,
+            record.code,
+            record.finish_reason,
+        )
         return [
             self.id,
-            _text(self.request_id),
+            request_id,
             self.at_s,
             int(self.at_s // _DAY_S),
-            _text(self.key_name),
-            _text(self.key_id),
-            _text(self.team),
-            _text(self.org),
-            _text(self.endpoint),
-            _text(self.model),
-            _text(self.assistant),
-            _text(self.target),
-            _json([_attempt_document(fact, cost) for fact, cost in self.attempts]),
+            key_name,
+            key_id,
+            team,
+            org,
+            endpoint,
+            model,
+            assistant,
+            target,
+            _json(list(map(_attempt_document, record.attempts, self.costs))),
             usage.prompt_tokens,
             usage.completion_tokens,
             usage.cached_tokens,
@@ -116,20 +131,20 @@ class Entry:
             self.price_version,
             self.cost_micro_usd,
             self.lost_micro_usd,
-            round(self.queue_s * 1000, 3),
-            round(self.context_s * 1000, 3),
-            _json([{"loader": _text(one.loader), "outcome": one.outcome, "ms": one.ms} for one in self.loaders]),
-            round(self.ttft_s * 1000, 3),
-            round(self.total_s * 1000, 3),
-            self.status,
-            self.outcome,
-            self.phase,
-            _text(self.code),
-            _text(self.finish),
-            self.tokens_delivered,
-            self.tokens_generated,
-            self.tokens_saved,
-            self.saved_micro_usd,
+            _ms(record.queue_s),
+            _ms(record.context_s),
+            _json(list(map(_loader_document, record.loaders))),
+            _ms(record.ttft_s),
+            _ms(record.total_s),
+            record.status,
+            outcome._value_,
+            record.phase._value_,
+            code,
+            finish,
+            unread.delivered,
+            unread.generated,
+            unread.saved,
+            unread.saved_micro_usd,
         ]
 
 
@@ -139,60 +154,36 @@ def make_entry(record: Record, *, id: str, now_s: float, prices: Prices, lengths
     Args:
         now_s: Seconds since the epoch at ``record.ended_at``.
     """
-    outcome = record.outcome or Outcome.FAILED
-    attempts = tuple([(fact, _cost(fact, prices)) for fact in record.attempts])
     served = _served(record)
     cost: int | None = 0
     lost: int | None = 0
-    for fact, micro_usd in attempts:
+    costs = []
+    for fact in record.attempts:
+        micro_usd = prices.cost_micro_usd(fact.target, fact.usage) if fact.usage is not None else 0
+        costs.append(micro_usd)
         if fact is served:
             cost = micro_usd
         elif lost is not None:
             lost = None if micro_usd is None else lost + micro_usd
-    provider, _, model = record.target.partition("/")
-    known = prices.of(provider, model) if model and served is not None else UNKNOWN
+    has_model = record.target.partition("/")[2]  # none where a path was passed through, or nothing was asked for
+    known = prices.of(record.target) if has_model and served is not None else UNKNOWN
     if record.path and record.attempts:  # passed through: nobody says what that costs
         cost = None
-    delivered = generated = saved = saved_micro_usd = 0
+    unread = ALL_READ
     if served is not None:
-        if outcome is Outcome.OK and served.usage is not None:
+        if record.outcome is Outcome.OK and served.usage is not None:
             lengths.learn(record.target, served.usage.completion_tokens)
-        elif outcome is Outcome.CANCELLED and record.first_token_at:
-            delivered, generated = record.tokens, generated_tokens(record, served)
-            if served.outcome != "drained":
-                saved = lengths.expected(record.target, generated, record.max_tokens) - generated
-                saved_micro_usd = known.more_micro_usd(served.usage or _NO_USAGE, saved)
+        elif record.outcome is Outcome.CANCELLED and record.first_token_at:
+            unread = what_nobody_read(record, served, lengths, known)
     return Entry(
         id=id,
-        request_id=record.request_id,
-        at_s=now_s - (record.ended_at - record.received_at),
-        key_name=record.principal,
-        key_id=record.key_id,
-        team=record.team,
-        org=record.org,
-        endpoint=record.endpoint,
-        model=record.model,
-        assistant=record.assistant,
-        target=record.target,
-        attempts=attempts,
-        usage=record.usage,
+        record=record,
+        at_s=now_s - record.total_s,
+        costs=costs,
         price_version=known.version,
         cost_micro_usd=cost,
         lost_micro_usd=lost,
-        queue_s=record.queue_s,
-        context_s=record.context_s,
-        loaders=tuple(record.loaders),
-        ttft_s=record.ttft_s,
-        total_s=record.total_s,
-        status=record.status,
-        outcome=outcome._value_,
-        phase=record.phase._value_,
-        code=record.code,
-        finish=record.finish_reason,
-        tokens_delivered=delivered,
-        tokens_generated=generated,
-        tokens_saved=saved,
-        saved_micro_usd=saved_micro_usd,
+        unread=unread,
     )
 
 
@@ -214,22 +205,16 @@ def _served(record: Record) -> AttemptFact | None:
     return None
 
 
-def _cost(fact: AttemptFact, prices: Prices) -> int | None:
-    if fact.usage is None:
-        return 0
-    provider, _, model = fact.target.partition("/")
-    return prices.of(provider, model).micro_usd(fact.usage)
-
-
 def _attempt_document(fact: AttemptFact, cost: int | None) -> dict[str, Any]:
     usage = fact.usage or _NO_USAGE
+    target, code = _clean(fact.target, fact.code)
     return {
-        "target": _text(fact.target),
-        "kind": fact.kind.value,
+        "target": target,
+        "kind": fact.kind._value_,
         "outcome": fact.outcome,
         "status": fact.status,
-        "code": fact.code,
-        "ttft_ms": round(fact.ttft_s * 1000, 3),
+        "code": code,
+        "ttft_ms": _ms(fact.ttft_s),
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "cached_tokens": usage.cached_tokens,
@@ -241,12 +226,26 @@ def _attempt_document(fact: AttemptFact, cost: int | None) -> dict[str, Any]:
     }
 
 
-def _json(value: Any) -> str:
-    return orjson.dumps(value).decode()
+def _loader_document(fact: LoaderFact) -> dict[str, Any]:
+    (loader,) = _clean(fact.loader)
+    return {"loader": loader, "outcome": fact.outcome, "ms": fact.ms}
 
 
-def _text(text: str) -> str:
-    """What clients may have written, so that every database takes it: cut, without NUL and half characters."""
-    if len(text) > MAX_TEXT_CHARS:
-        text = text[:MAX_TEXT_CHARS]
-    return text if text.isascii() and "\0" not in text else text.replace("\0", "").encode("utf-8", "replace").decode()
+def _ms(seconds: float) -> float:
+    """Milliseconds to the microsecond. Rounding to a whole number first takes a tenth of what three decimals do."""
+    return round(seconds * 1_000_000) / 1_000
+
+
+def _json(value: list[dict[str, Any]]) -> str:
+    return orjson.dumps(value).decode() if value else "[]"
+
+
+def _clean(*texts: str) -> tuple[str, ...]:
+    """What clients may have written, so that every database takes it: cut, without NUL and half characters.
+
+    One look at all of them: as a rule nothing is to be done.
+    """
+    together = "".join(texts)
+    if len(together) <= MAX_TEXT_CHARS and together.isascii() and "\0" not in together:
+        return texts
+    return tuple([text[:MAX_TEXT_CHARS].replace("\0", "").encode("utf-8", "replace").decode() for text in texts])

@@ -127,50 +127,46 @@ class Prices:
         self._named = [(target.provider, target.model) for model in config.model for target in model.targets]
         self._on_unknown = on_unknown
         self._now = now
-        self._kept: dict[tuple[str, str], Known] = {}
-        self._found: dict[tuple[str, str], ModelInfo | None] = {}
+        self._kept: dict[str, Known] = {}
+        self._found: dict[str, ModelInfo | None] = {}
 
     def learn(self) -> None:
         """Look up the models of the configuration. Blocks for 0.4 s the first time; for a thread."""
         for provider, model in self._named:
             if not model.endswith("*"):
-                self._look_up(provider, model)
+                self._look_up(f"{provider}/{model}")
 
-    def cost_micro_usd(self, provider: str, model: str, usage: Usage) -> int | None:
-        """What ``usage`` costs, in whole micro-dollars; None if the price is unknown."""
-        return self.of(provider, model).micro_usd(usage)
+    def cost_micro_usd(self, target: str, usage: Usage) -> int | None:
+        """What ``usage`` of a ``provider/model`` costs, in whole micro-dollars; None if the price is unknown."""
+        return self.of(target).micro_usd(usage)
 
-    def estimate_micro_usd(self, provider: str, model: str, prompt_tokens: int, completion_tokens: int) -> int | None:
+    def estimate_micro_usd(self, target: str, prompt_tokens: int, completion_tokens: int) -> int | None:
         """What a request may cost that is yet to be asked: nothing cached, and the answer as long as it may be."""
-        return self.cost_micro_usd(
-            provider, model, Usage(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens, estimated=True)
-        )
+        usage = Usage(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens, estimated=True)
+        return self.cost_micro_usd(target, usage)
 
     def dearest_micro_usd(self, targets: Iterable[str], prompt_tokens: int, completion_tokens: int) -> int | None:
         """The dearest of :meth:`estimate_micro_usd` over ``provider/model`` targets; None if no price is known."""
-        costs = []
-        for target in targets:
-            provider, _, model = target.partition("/")
-            costs.append(self.estimate_micro_usd(provider, model, prompt_tokens, completion_tokens))
+        costs = [self.estimate_micro_usd(target, prompt_tokens, completion_tokens) for target in targets]
         return max((cost for cost in costs if cost is not None), default=None)
 
-    def of(self, provider: str, model: str) -> Known:
-        """What is known of a model's price now; :data:`UNKNOWN` without rates."""
-        known = self._kept.get((provider, model))
+    def of(self, target: str) -> Known:
+        """What is known of the price of a ``provider/model`` now; :data:`UNKNOWN` without rates."""
+        known = self._kept.get(target)
         if known is None or known.until_s <= self._now():
-            known = self._look_up(provider, model)
+            known = self._look_up(target)
         return known
 
-    def _look_up(self, provider: str, model: str) -> Known:
-        known = self._own_price(f"{provider}/{model}") or self._listed(provider, model)
-        if (provider, model) not in self._kept:
+    def _look_up(self, target: str) -> Known:
+        known = self._own_price(target) or self._listed(target)
+        if target not in self._kept:
             if len(self._kept) >= MAX_KEPT:
                 self._kept.clear()
                 self._found.clear()
-            settings = self._providers.get(provider)
+            settings = self._providers.get(target.partition("/")[0])
             if not known.rates and not (settings is not None and _is_here(settings)):
-                self._on_unknown(f"{provider}/{model}")
-        self._kept[provider, model] = known
+                self._on_unknown(target)
+        self._kept[target] = known
         return known
 
     def _own_price(self, target: str) -> Known | None:
@@ -193,17 +189,18 @@ class Prices:
         )
         return Known(rates=(rates,), version=self._own_version)
 
-    def _listed(self, provider: str, model: str) -> Known:
+    def _listed(self, target: str) -> Known:
         """The price in genai-prices' table, which takes 13 MB: read only for a provider that it may know."""
+        provider, _, model = target.partition("/")
         settings = self._providers.get(provider)
         if settings is None or _is_here(settings):
             return UNKNOWN
         import genai_prices
         from genai_prices.types import ModelPrice
 
-        if (provider, model) not in self._found:
-            self._found[provider, model] = _find(settings, model)
-        info = self._found[provider, model]
+        if target not in self._found:
+            self._found[target] = _find(settings, model)
+        info = self._found[target]
         if info is None:
             return UNKNOWN
         now_s = self._now()

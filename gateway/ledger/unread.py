@@ -18,12 +18,33 @@ from collections import deque
 from statistics import median_low
 from typing import Final
 
-from gateway.core.facts import AttemptFact, Record
+from attrs import frozen
+
+from gateway.core.facts import AttemptFact, Record, Usage
+from gateway.ledger.prices import Known
 
 CLOSE_S: Final = 0.02
 ANSWERS: Final = 101
 TARGETS: Final = 1_000
 MAX_TOKENS: Final = 10_000_000  # no answer is longer, whatever a client allows
+
+
+@frozen(kw_only=True, slots=True)
+class Unread:
+    """What became of an answer whose client left.
+
+    Attributes:
+        delivered, generated, saved: Tokens, see the module.
+        saved_micro_usd: What the saved ones would have cost.
+    """
+
+    delivered: int = 0
+    generated: int = 0
+    saved: int = 0
+    saved_micro_usd: int = 0
+
+
+ALL_READ: Final = Unread()
 
 
 class Lengths:
@@ -64,3 +85,13 @@ def generated_tokens(record: Record, attempt: AttemptFact) -> int:
         return sent
     streamed_s = record.ended_at - record.first_token_at
     return sent + round(sent / streamed_s * CLOSE_S) if streamed_s > CLOSE_S else sent
+
+
+def what_nobody_read(record: Record, served: AttemptFact, lengths: Lengths, price: Known) -> Unread:
+    """Of a cancelled answer that had begun, served by ``served``; a drained one saved nothing."""
+    delivered, generated = record.tokens, generated_tokens(record, served)
+    if served.outcome == "drained":
+        return Unread(delivered=delivered, generated=generated)
+    saved = lengths.expected(record.target, generated, record.max_tokens) - generated
+    worth = price.more_micro_usd(served.usage or Usage(), saved)
+    return Unread(delivered=delivered, generated=generated, saved=saved, saved_micro_usd=worth)

@@ -169,8 +169,8 @@ def _model_fields(record: Record, line: dict[str, Any]) -> None:
         line["target"] = record.target
     if record.attempts:
         line["attempts"] = len(record.attempts)
-    if record.upstream_status:
-        line["upstream_status"] = record.upstream_status
+        if record.attempts[-1].status:
+            line["upstream_status"] = record.attempts[-1].status
     if record.stream:
         line["stream"] = True
 
@@ -185,7 +185,7 @@ def _passed_fields(record: Record, line: dict[str, Any]) -> None:
 
 
 def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 1) if math.isfinite(seconds) else 0.0
+    return round(seconds * 10_000) / 10 if math.isfinite(seconds) else 0.0
 
 
 def _as_json(fields: dict[str, Any]) -> bytes:

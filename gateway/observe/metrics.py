@@ -201,7 +201,7 @@ class Metrics:
             return
         if outcome is Outcome.CANCELLED:
             count["sluice_cancelled"][record.phase.value,] += 1
-        self._time("sluice_request_duration_seconds", (record.endpoint, outcome.value), record.total_s)
+        self._time("sluice_request_duration_seconds", (record.endpoint, outcome._value_), record.total_s)
         self._time("sluice_queue_wait_seconds", (), record.queue_s)
         for fact in record.loaders:
             self._time("sluice_context_seconds", (fact.loader, fact.outcome), fact.ms / 1000)
@@ -211,20 +211,19 @@ class Metrics:
     def spend(self, spent: Spent) -> None:
         """Count what a request cost. Sync; a microsecond."""
         model = spent.model if spent.model in self._models else "other" if spent.model else ""
-        for name, micro_usd in (
-            ("sluice_cost_usd", spent.cost_micro_usd),
-            ("sluice_lost_usd", spent.lost_micro_usd),
-            ("sluice_saved_usd", spent.saved_micro_usd),
-        ):
-            if micro_usd:
-                self.counters[name][model,] += micro_usd / 1_000_000
-        if spent.cost_micro_usd is None or spent.lost_micro_usd is None:
-            self.counters["sluice_unpriced"][model,] += 1
+        count, cost, lost = self.counters, spent.cost_micro_usd, spent.lost_micro_usd
+        if cost:
+            count["sluice_cost_usd"][model,] += cost / 1_000_000
+        if lost:
+            count["sluice_lost_usd"][model,] += lost / 1_000_000
+        if cost is None or lost is None:
+            count["sluice_unpriced"][model,] += 1
         if spent.tokens_generated:
-            self.counters["sluice_left_tokens"][model, "delivered"] += spent.tokens_delivered
-            self.counters["sluice_left_tokens"][model, "generated"] += spent.tokens_generated
+            count["sluice_left_tokens"][model, "delivered"] += spent.tokens_delivered
+            count["sluice_left_tokens"][model, "generated"] += spent.tokens_generated
         if spent.tokens_saved:
-            self.counters["sluice_tokens_saved"][model,] += spent.tokens_saved
+            count["sluice_tokens_saved"][model,] += spent.tokens_saved
+            count["sluice_saved_usd"][model,] += spent.saved_micro_usd / 1_000_000
 
     def _count_upstream(self, record: Record, model: str) -> None:
         target = record.target_label

@@ -7,7 +7,7 @@ from ledgers import CONFIG, record
 
 from gateway.ledger.entry import make_entry
 from gateway.ledger.prices import Prices
-from gateway.ledger.unread import Lengths
+from gateway.ledger.unread import Lengths, Unread
 from gateway.observe.metrics import Metrics
 
 
@@ -15,9 +15,12 @@ def test_cost_loss_and_savings_are_counted() -> None:
     entry = make_entry(record(), id="1", now_s=0.0, prices=Prices(CONFIG), lengths=Lengths())
     metrics = Metrics(["chat"])
     for _ in range(2):
-        left = {"tokens_delivered": 10, "tokens_generated": 12, "tokens_saved": 50, "saved_micro_usd": 500}
-        metrics.spend(evolve(entry, lost_micro_usd=1_000, **left))
-    metrics.spend(evolve(entry, model="made up by a client"))
+        metrics.spend(
+            evolve(
+                entry, lost_micro_usd=1_000, unread=Unread(delivered=10, generated=12, saved=50, saved_micro_usd=500)
+            )
+        )
+    metrics.spend(evolve(entry, record=record(model="made up by a client")))
     metrics.spend(evolve(entry, cost_micro_usd=None))
     text = metrics.expose()[0].decode()
     for line in (

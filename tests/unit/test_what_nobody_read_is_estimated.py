@@ -12,7 +12,7 @@ from ledgers import CONFIG, attempt, record
 from gateway.core.facts import Outcome, Phase, Usage
 from gateway.ledger.entry import Entry, make_entry
 from gateway.ledger.prices import Prices
-from gateway.ledger.unread import ANSWERS, MAX_TOKENS, TARGETS, Lengths
+from gateway.ledger.unread import ALL_READ, ANSWERS, MAX_TOKENS, TARGETS, Lengths
 
 PRICES = Prices(CONFIG)
 
@@ -39,7 +39,7 @@ def test_saved_is_what_an_answer_of_that_length_becomes_as_a_rule() -> None:
     whole(lengths, 50, 60, 200, 300, 400)
     left = cancelled(lengths)
     # 50 tokens a second, so one more in the 20 ms until the provider sees that the connection is closed
-    assert (left.tokens_delivered, left.tokens_generated, left.tokens_saved) == (100, 101, 199)
+    assert (left.unread.delivered, left.unread.generated, left.tokens_saved) == (100, 101, 199)
     assert left.saved_micro_usd == 1_990
     assert left.cost_micro_usd == 2_000 + 1_000
 
@@ -68,13 +68,13 @@ def test_a_drained_answer_saved_nothing() -> None:
     whole(lengths, 300)
     usage = Usage(prompt_tokens=1_000, completion_tokens=250)
     left = cancelled(lengths, attempts=[attempt(outcome="drained", usage=usage)])
-    assert (left.tokens_generated, left.tokens_saved, left.cost_micro_usd) == (250, 0, 2_000 + 2_500)
+    assert (left.unread.generated, left.tokens_saved, left.cost_micro_usd) == (250, 0, 2_000 + 2_500)
 
 
 @pytest.mark.parametrize("outcome", [Outcome.OK, Outcome.FAILED, Outcome.BROKEN, Outcome.REFUSED])
 def test_only_cancelled_answers_were_not_read(outcome: Outcome) -> None:
     made = entry(Lengths(), outcome=outcome)
-    assert (made.tokens_delivered, made.tokens_generated, made.tokens_saved) == (0, 0, 0)
+    assert made.unread == ALL_READ
 
 
 def test_leaving_before_the_first_token_says_nothing_of_tokens() -> None:
@@ -82,7 +82,7 @@ def test_leaving_before_the_first_token_says_nothing_of_tokens() -> None:
     whole(lengths, 300)
     usage = Usage(prompt_tokens=1_000, estimated=True)
     left = cancelled(lengths, 0, first_token_at=0.0, attempts=[attempt(outcome="cancelled", usage=usage)])
-    assert (left.tokens_generated, left.tokens_saved, left.cost_micro_usd) == (0, 0, 2_000)
+    assert (left.unread.generated, left.tokens_saved, left.cost_micro_usd) == (0, 0, 2_000)
 
 
 def test_hedges_that_lost_and_attempts_that_broke_are_lost_money() -> None:
@@ -126,8 +126,8 @@ def test_estimates_never_contradict_each_other(before: list[int], tokens: int, m
     lengths = Lengths()
     whole(lengths, *before)
     left = cancelled(lengths, tokens, max_tokens=most)
-    assert left.tokens_delivered <= left.tokens_generated
+    assert left.unread.delivered <= left.unread.generated
     assert left.tokens_saved >= 0
     assert left.saved_micro_usd == left.tokens_saved * 10
     if most and left.tokens_saved:
-        assert left.tokens_generated + left.tokens_saved <= most
+        assert left.unread.generated + left.tokens_saved <= most
