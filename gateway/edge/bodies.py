@@ -25,7 +25,7 @@ async def read_body(receive: Receive, max_bytes: int, timeout_s: float) -> bytes
         RequestError: 413 when it is longer than ``max_bytes``, 408 when it is not there within ``timeout_s``.
     """
     message = await next_message(receive)
-    first = cast("bytes", message.get("body", b""))
+    first: bytes = message.get("body", b"")
     if not message.get("more_body", False):
         return first
     pieces, size = [first], len(first)

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
@@ -29,7 +28,7 @@ from gateway.core.errors import GatewayError, RequestError, StreamBroken
 from gateway.dialects.field_names import in_a_header
 from gateway.dialects.voice import Opening
 from gateway.edge.bodies import GatheredBody, Message, PassedBody, Receive, next_message, read_body
-from gateway.edge.door import OPENING_KEY, STATE_KEY
+from gateway.edge.door import ENDPOINT_KEY, OPENING_KEY, STATE_KEY
 from gateway.edge.endpoints import EVENT_STREAM, Endpoint, ErrorDocument
 from gateway.edge.errors import Headers, error_reply
 from gateway.edge.gate import Reply
@@ -73,26 +72,24 @@ class RequestConnection(TrioASGIHTTPConnection):
         if entered is None:
             await super().__call__(receive, send)
             return
-        run = self._runs(entered, scope)
         with entered:
             if why is not None:
                 why["on_cancel"] = entered.hang_up
                 self._offer = why.get("offer")
                 try:
-                    await run(receive, send)
+                    await self._run(entered, scope, receive, send)
                 finally:
                     _note_why(entered, why)
             else:
-                await self._run_watched(entered, run, receive, send)
+                await self._run_watched(entered, scope, receive, send)
 
-    def _runs(self, entered: Exchange | Passage, scope: dict[str, Any]) -> Callable[[Receive, Send], Awaitable[None]]:
+    def _run(self, entered: Exchange | Passage, scope: dict[str, Any], receive: Receive, send: Send) -> Awaitable[None]:
         if isinstance(entered, Passage):
-            return partial(self._run_passage, entered, scope)
-        endpoint = self.app.endpoints.find(scope["path"])
-        assert endpoint is not None
-        return partial(self._run, entered, endpoint, scope["state"][OPENING_KEY])
+            return self._run_passage(entered, scope, receive, send)
+        state = scope["state"]
+        return self._run_exchange(entered, state[ENDPOINT_KEY], state[OPENING_KEY], receive, send)
 
-    async def _run(
+    async def _run_exchange(
         self, exchange: Exchange, endpoint: Endpoint, opening: Opening, receive: Receive, send: Send
     ) -> None:
         """The request's own task, inside a scope that the client's leaving cancels."""
@@ -160,7 +157,7 @@ class RequestConnection(TrioASGIHTTPConnection):
     async def _run_watched(
         self,
         entered: Exchange | Passage,
-        run: Callable[[Receive, Send], Awaitable[None]],
+        scope: dict[str, Any],
         receive: Receive,
         send: Send,
     ) -> None:
@@ -174,7 +171,7 @@ class RequestConnection(TrioASGIHTTPConnection):
         with unwrapped():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(body.gather_then_watch, receive, entered.hang_up, nursery.cancel_scope)
-                await run(body.receive, send)
+                await self._run(entered, scope, body.receive, send)
                 nursery.cancel_scope.cancel()
 
 

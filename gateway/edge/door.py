@@ -41,6 +41,8 @@ from gateway.upstream.passed import METHODS, below_base, passes_any, provider_fo
 DRAIN_RETRY_S = 2.0
 STATE_KEY = "sluice.exchange"
 OPENING_KEY = "sluice.opening"
+ENDPOINT_KEY = "sluice.endpoint"
+PRIORITIES = tuple(priority.name.lower() for priority in Priority)
 ANTHROPIC_VERSION = b"anthropic-version"  # by which its clients are known on paths that others use, too
 KEPT_RESPONSE = "/v1/responses/"
 MAX_UPLOAD = "server.max_upload_bytes"
@@ -86,14 +88,18 @@ class Door:
             return self._refuse(record, entered, self.words(scope))
         state = scope.setdefault("state", {})
         state[STATE_KEY] = entered
+        state[ENDPOINT_KEY] = endpoint
         state[OPENING_KEY] = Opening(path=scope["path"], query=scope["query_string"], headers=headers)
         return None
 
     def body_rules(self, scope: dict[str, Any]) -> BodyRules | None:
         """What is passed through may be large and slow, as long as it moves; all else is held, by ``[server]``."""
-        if is_admin(scope["path"]):
+        path = scope["path"]
+        if scope["method"] == "POST" and self._endpoints.find(path) is not None:
+            return None
+        if is_admin(path):
             return BODY_RULES
-        if (scope["method"] == "POST" and self._endpoints.find(scope["path"])) or not self._passes(scope):
+        if not self._passes(scope):
             return None
         return BodyRules(max_bytes=self._max_upload_bytes, max_field=MAX_UPLOAD, whole_in_time=False)
 
@@ -139,7 +145,7 @@ class Door:
         account = gateway.accounts.enter(principal, record.received_at)
         if isinstance(account, Rejected):
             return account
-        place = gateway.admission.try_enter(priority, record.received_at + timeout_s)
+        place = gateway.admission.try_enter(priority, record.received_at + timeout_s, record.received_at)
         if isinstance(place, Rejected):
             account.give_up()
             return place
@@ -161,7 +167,7 @@ class Door:
         account = gateway.accounts.enter(principal, record.received_at)
         if isinstance(account, Rejected):
             return account
-        place = gateway.admission.try_enter(priority, record.received_at + timeout_s)
+        place = gateway.admission.try_enter(priority, record.received_at + timeout_s, record.received_at)
         if isinstance(place, Rejected):
             account.give_up()
             return place
@@ -191,7 +197,7 @@ class Door:
         if is_open:
             check_site(headers.get(b"host"), headers.get(b"origin"))
         priority = priority_of(principal, headers.get(b"x-priority"))
-        record.principal, record.priority = principal.name, priority.name.lower()
+        record.principal, record.priority = principal.name, PRIORITIES[priority]
         record.key_id, record.team, record.org = principal.key_id, principal.team, principal.org
         return principal, priority
 

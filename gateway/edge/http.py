@@ -14,7 +14,7 @@ Errors have the shape of the dialect that the path belongs to: see :meth:`Gatewa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, cast
 
@@ -46,7 +46,6 @@ from gateway.edge.endpoints import (
     Endpoints,
     ErrorDocument,
     ExchangeView,
-    Listen,
     event_stream,
     name_of,
     split_pattern,
@@ -64,7 +63,7 @@ from gateway.edge.listing import (
     openai_model,
 )
 from gateway.edge.sites import check_site
-from gateway.exchange import Answer, Exchange
+from gateway.exchange import Exchange
 from gateway.instance import Gateway
 from gateway.ui.pages import Page, Pages
 
@@ -110,6 +109,12 @@ class GatewayApp(QuartTrio):
         self.register_error_handler(Exception, partial(_on_error, self))
         self.door = Door(gateway, self.endpoints)
 
+    def __call__(self, scope: Any, receive: Any, send: Any) -> Coroutine[Any, Any, None]:
+        """The ASGI app. A request goes to its connection at once: what Quart does before is a choice by type."""
+        if scope["type"] == "http":
+            return self.asgi_http_class(self, scope)(receive, send)
+        return super().__call__(scope, receive, send)
+
     def add_exchange(
         self,
         path: str,
@@ -153,9 +158,7 @@ class GatewayApp(QuartTrio):
 
 
 def _add_exchange_endpoints(app: GatewayApp) -> None:
-    async def answer(exchange: Exchange, listen: Listen, voice: Voice) -> Answer:
-        return await exchange.answer(listen, voice)
-
+    answer = Exchange.answer
     app.add_exchange("/v1/chat/completions", answer, lambda _: ChatVoice())
     app.add_exchange("/v1/orchestrate", answer, lambda _: OrchestrateVoice())
     app.add_exchange("/v1/responses", answer, lambda _: ResponsesVoice())

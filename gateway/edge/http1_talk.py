@@ -1,11 +1,12 @@
 """A conversation in HTTP/1.1: requests off one pipe, a task for each, answers back onto it.
 
 Tasks: the **reader** is the connection's own and reads all the time, so that the client's leaving is seen at once; each
-request that the gate lets in is one task in the connection's nursery, a :class:`Turn`. One turn at a time: pipelined
-bytes wait. When pipelined bytes that nobody has taken reach :data:`BUFFER_BYTES`, or the part of an incomplete body
-:data:`BODY_AHEAD_BYTES` (much, so that a client that waits for a permit is seen to leave), the reader pauses until the
-app has read some: that is the backpressure, and for so long a leaving client is noticed by the next write, by
-``client_stall_s`` or by the app's own deadlines only.
+request that the gate lets in is a :class:`Turn` of the **worker**, a task in the connection's nursery that begins with
+the first request and waits for the next (a task for each would cost a tenth of a short answer). One turn at a time:
+pipelined bytes wait. When pipelined bytes that nobody has taken reach :data:`BUFFER_BYTES`, or the part of an
+incomplete body :data:`BODY_AHEAD_BYTES` (much, so that a client that waits for a permit is seen to leave), the reader
+pauses until the app has read some: that is the backpressure, and for so long a leaving client is noticed by the next
+write, by ``client_stall_s`` or by the app's own deadlines only.
 
 A client that closes its sending side after a complete request counts as having left: HTTP/1.1 clients that want an
 answer keep it open, and a closed socket cannot be told from a half-closed one. The app's task is cancelled; this is
@@ -55,8 +56,9 @@ class Conversation:
     """
 
     __slots__ = (
-        "_answering", "_base", "_clock", "_closing", "_deadline", "_fresh", "_nursery", "_part_s", "_rest", "_room",
-        "_searched", "_service", "_spill", "_turn", "handover", "linger", "pipe",
+        "_answering", "_base", "_clock", "_closing", "_deadline", "_fresh", "_handed", "_idle", "_nursery", "_part_s",
+        "_rest", "_room", "_searched", "_service", "_spill", "_turn", "_work_scope", "_works", "handover", "linger",
+        "pipe",
     )  # fmt: skip
 
     def __init__(
@@ -79,6 +81,10 @@ class Conversation:
             "server": server,
         }
         self._nursery: trio.Nursery
+        self._work_scope: trio.CancelScope  # the worker's, round the app; cancelled only when the connection ends
+        self._handed: tuple[Turn, dict[str, Any]] | None = None  # to the worker
+        self._works = False  # there is a worker
+        self._idle: trio.lowlevel.Task | None = None  # the worker, while it waits for a turn
         self._clock = trio.CancelScope()
         self._deadline = inf
         self._rest = b""  # bytes beyond the current request
@@ -106,6 +112,7 @@ class Conversation:
                     await self._read()
                 if not self._closing and trio.current_time() >= self._deadline:
                     await self._expired()
+            self._wake_worker()
 
     def shut(self, *, patient: bool) -> None:
         """End an idle conversation; one with a request on goes on to its end.
@@ -272,23 +279,66 @@ class Conversation:
     # -- turns -------------------------------------------------------------------------------------------------------
 
     def _start(self, head: Head, body: Body, scope: dict[str, Any], *, each_part: bool) -> None:
-        """Start the app's task; its first lines run even if all is cancelled, so what the gate gave arrives."""
-        why = scope["extensions"]["sluice.cancel"]
-        turn = self._turn = Turn(head, body, self.pipe, service=self._service, make_room=self._make_room, why=why)
+        """Hand a turn to the worker; the app's first lines run even if all is cancelled: what the gate gave arrives."""
+        if not self._works:
+            self._work_scope = trio.CancelScope()
+        turn = self._turn = Turn(
+            head,
+            body,
+            self.pipe,
+            scope=self._work_scope,
+            service=self._service,
+            make_room=self._make_room,
+            why=scope["extensions"]["sluice.cancel"],
+        )
         self._part_s = self._service.config.body_timeout_s if each_part else 0.0
         if body.complete:
             self._deadline = inf
         else:
             self._due_in(self._service.config.body_timeout_s)
         self._service.begin()
-        self._nursery.start_soon(self._serve, turn, scope)
+        self._handed = turn, scope
+        if not self._works:
+            self._works = True
+            self._nursery.start_soon(self._work)
+        else:
+            self._wake_worker()
 
-    async def _serve(self, turn: Turn, scope: dict[str, Any]) -> None:
-        service = self._service
+    async def _work(self) -> None:
+        """One turn after the other, as long as the connection can go on."""
+        with self._work_scope:
+            while self._handed is not None:
+                (turn, scope), self._handed = self._handed, None
+                await self._call(turn, scope)
+                if not turn.reusable():
+                    break
+                self._service.app_failed += turn.failed
+                await self._reuse(turn)
+                if self._handed is None and not self._closing:
+                    await self._wait_for_turn()
+            else:
+                return
+        await self._settle(turn, scope)
+
+    async def _wait_for_turn(self) -> None:
+        """Until one is handed over, or the connection ends. *Cancellation*: another worker may begin."""
+        self._idle = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._give_up_waiting)
+
+    def _give_up_waiting(self, _: object) -> trio.lowlevel.Abort:
+        self._idle, self._works = None, False
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def _wake_worker(self) -> None:
+        idle, self._idle = self._idle, None
+        if idle is not None:
+            trio.lowlevel.reschedule(idle)
+
+    async def _call(self, turn: Turn, scope: dict[str, Any]) -> None:
+        """Call the app. Raises nothing but cancellation."""
         error: BaseException | None = None
         try:
-            with turn.scope:
-                await service.app(scope, turn.receive, turn.send)
+            await self._service.app(scope, turn.receive, turn.send)
         except BaseExceptionGroup as group:
             cancelled, error = group.split((trio.Cancelled, KeyboardInterrupt, SystemExit))
             if cancelled is not None:
@@ -296,23 +346,21 @@ class Conversation:
         except Exception as caught:
             error = caught
         finally:
-            service.end()
+            self._service.end()
             turn.over()
-        if error is not None:
-            _log.error("the app failed on %s %s", scope["method"], scope["path"], exc_info=error)
-        await self._settle(turn, scope, failed_app=error is not None)
+            if error is not None:
+                turn.failed = True
+                _log.error("the app failed on %s %s", scope["method"], scope["path"], exc_info=error)
 
-    async def _settle(self, turn: Turn, scope: dict[str, Any], *, failed_app: bool) -> None:
-        """The app has ended: what the client sees of it, and how the connection goes on."""
+    async def _settle(self, turn: Turn, scope: dict[str, Any]) -> None:
+        """The app has ended and with it the connection: what the client sees of it."""
         service = self._service
         response = turn.response
         service.client_left += turn.left
         service.client_stalled += turn.stalled
         service.refused_by_server += turn.refusal is not None
-        service.app_failed += failed_app or not (turn.whole or turn.left or turn.refusal)
-        if turn.reusable():
-            await self._reuse(turn)
-        elif turn.left or turn.whole:
+        service.app_failed += turn.failed or not (turn.whole or turn.left or turn.refusal)
+        if turn.left or turn.whole:
             self._finish(linger=not turn.left and (bool(self._rest) or not turn.body.complete))
         elif response.committed:
             self.pipe.abort()  # a truncated answer must not look complete

@@ -1,6 +1,7 @@
 """One request's turn on its connection: the ``receive`` and ``send`` of the ASGI app, and how the turn ended.
 
-A turn owns a cancel scope around the app. The connection's reader enters it from outside: :meth:`Turn.arrived` when
+A turn has a cancel scope around the app: the connection's, for what cancels an app ends its connection, too. The
+connection's reader enters the turn from outside: :meth:`Turn.arrived` when
 body bytes came, :meth:`Turn.leave` when the client left, :meth:`Turn.refuse` when the body turned out to be malformed,
 too large or too slow. The last two cancel the app; what the client then sees is decided by the connection once the app
 has unwound: the refusal's answer if no byte of a response was sent, a broken-off connection otherwise. An app that
@@ -35,6 +36,7 @@ class Turn:
         body: The request body on its way in; the reader feeds it.
         response: The response on its way out.
         scope: Cancels the app.
+        failed: The app raised.
         left: The client has gone; nothing can be sent any more.
         stalled: It was dropped because it had stopped reading.
         cut: A write was cancelled, so what the client has is not what the response says of itself.
@@ -43,7 +45,7 @@ class Turn:
 
     __slots__ = (
         "_asked", "_holds_back", "_make_room", "_news", "_pipe", "_service", "_unsent", "_why",
-        "body", "cut", "left", "refusal", "response", "scope", "stalled",
+        "body", "cut", "failed", "left", "refusal", "response", "scope", "stalled",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +54,7 @@ class Turn:
         body: Body,
         pipe: Pipe,
         *,
+        scope: trio.CancelScope,
         service: Service,
         make_room: Callable[[], None],
         why: dict[str, Any],
@@ -68,8 +71,8 @@ class Turn:
         self.response = Response(
             head_only=head.method == "HEAD", http10=head.version == "1.0", keep_alive=head.keep_alive
         )
-        self.scope = trio.CancelScope()
-        self.left = self.stalled = self.cut = False
+        self.scope = scope
+        self.failed = self.left = self.stalled = self.cut = False
         self.refusal: Refusal | None = None
         why["offer"] = self.offer
 
