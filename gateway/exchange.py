@@ -131,8 +131,11 @@ class Exchange:
 
         Cancellation: whatever was begun is closed before this returns control.
         """
-        await self._enter()
-        request = await self._recall(await self._listen(listen, voice))
+        if not self._place.holds_permit:  # most got theirs with their headers
+            await self._enter()
+        request = await self._listen(listen, voice)
+        if isinstance(request, ResponsesRequest) and request.wanted:
+            request = await self._recall(request)
         route = self._route(request)
         await self.account.reserve(route, self.record, self._asked_tokens)
         if voice.speaks_early and request.stream and self._loads(request, route):
@@ -141,7 +144,8 @@ class Exchange:
         if not attempt.is_whole:
             return Answer(events=True, run=partial(self._relay, attempt, request, voice))
         with attempt:
-            self._place.release()
+            self._settle(attempt)
+            self._place.release(self.record.ended_at)
             return self._whole(attempt, request, voice)
 
     def _whole(self, attempt: Attempt, request: Request, voice: Voice) -> Answer:
@@ -151,7 +155,6 @@ class Exchange:
             return Answer(body=beginning + self._ending(attempt, request, voice), events=True)
         whole = attempt.whole
         assert whole is not None
-        self._settle(attempt)
         attempt.succeed()
         self._remember(attempt, request)
         self.record.phase = Phase.DONE
@@ -167,11 +170,10 @@ class Exchange:
         return self._principal.key_id or self._principal.name
 
     async def _enter(self) -> None:
-        """Hold a permit. Most requests got theirs with their headers, and pass."""
-        if not self._place.holds_permit:
-            self.record.phase = Phase.QUEUE
-            await self._place.wait()
-            self.record.queue_s = trio.current_time() - self.record.received_at
+        """Wait for a permit."""
+        self.record.phase = Phase.QUEUE
+        await self._place.wait()
+        self.record.queue_s = trio.current_time() - self.record.received_at
 
     async def _listen(self, listen: Callable[[], Awaitable[bytes]], voice: Voice) -> Request:
         self.record.phase = Phase.BODY
@@ -184,10 +186,8 @@ class Exchange:
         self.record.stream = request.stream
         return request
 
-    async def _recall(self, request: Request) -> Request:
+    async def _recall(self, request: ResponsesRequest) -> Request:
         """The request, knowing the earlier responses that it refers to, as far as they are kept."""
-        if not isinstance(request, ResponsesRequest) or not request.wanted:
-            return request
         return request.with_kept(await self._gateway.memory.recall(self._tenant, request.wanted))
 
     def _keep_response(self, request: Request, voice: Voice) -> None:
@@ -279,7 +279,7 @@ class Exchange:
         )
         attempt = await self._attempts.first_answer()
         record.phase = Phase.STREAM
-        record.first_token_at = trio.current_time()
+        record.first_token_at = attempt.fact.began_at + attempt.fact.ttft_s
         return attempt
 
     # ── after the commit point ───────────────────────────────────────────────────────────────────────────────────
@@ -501,11 +501,11 @@ class Exchange:
         self._attempts = None  # they know us: a cycle would keep all of this until a garbage collection
         record = self.record
         close_record(record, error)
-        aside = next((attempt for attempt in self._lines if attempt.take_up()), None)
-        if aside is None:
-            self._close()
-        else:
-            self._gateway.drains.take(aside, partial(self._tell_drained, aside, record.ended_at))
+        for aside in self._lines:
+            if aside.take_up():
+                self._gateway.drains.take(aside, partial(self._tell_drained, aside, record.ended_at))
+                return
+        self._close()
 
     def _close(self) -> None:
         """Settle the account and tell the record; nothing changes it any more."""

@@ -53,7 +53,7 @@ class Principal:
     def may_use(self, model: str) -> bool:
         """Whether it may ask for this model or assistant."""
         own = not (self.models or self.assistants) or model in self.assistants or _allows(self.models, model)
-        return own and all(not ceiling or _allows(ceiling, model) for ceiling in self.ceilings)
+        return own and (not self.ceilings or all(not one or _allows(one, model) for one in self.ceilings))
 
     def may_ask(self, endpoint: str) -> bool:
         """Whether it may use this endpoint, by its name in the facts."""

@@ -25,7 +25,7 @@ from gateway.dialects.chat_call import chat_call
 from gateway.dialects.chat_fit import fit_fields
 from gateway.dialects.chat_stream import ChatStream, read_answer
 from gateway.dialects.chat_writer import ChatWriter, new_id, now_s, write_chat
-from gateway.dialects.json_limits import check_structure, count_in
+from gateway.dialects.json_limits import check_structure
 from gateway.dialects.kept import Kept
 from gateway.dialects.provider import ProviderDialect, Quirks
 from gateway.dialects.sse import encode_event
@@ -85,6 +85,7 @@ class ChatRequest:
         include_usage: Whether it asked for the usage chunk of a stream.
         fields: Every top-level field as the client wrote it.
         last_user_text: Text of the last user message, "" if there is none.
+        max_tokens: The most that all answers together may have; 0 if the client did not say.
     """
 
     model: str
@@ -94,10 +95,7 @@ class ChatRequest:
     user: str | None
     fields: dict[str, msgspec.Raw]
     last_user_text: str
-
-    @property
-    def max_tokens(self) -> int:
-        return self.n * count_in(self.fields, "max_completion_tokens", "max_tokens")
+    max_tokens: int
 
     def messages(self) -> list[dict[str, Any]]:
         """The messages as dictionaries: ``role`` decoded, every other field as the client's own bytes.
@@ -172,6 +170,7 @@ def parse_request(body: bytes) -> ChatRequest:
         user=head.user,
         fields=fields,
         last_user_text=_last_user_text(head.messages),
+        max_tokens=(head.n or 1) * (head.max_completion_tokens or head.max_tokens or 0),
     )
 
 

@@ -110,11 +110,11 @@ class Place:
         if self.started_at is None:
             raise self._admission.give_up(self)
 
-    def release(self) -> None:
-        """Give back the permit, or the place in the line. Idempotent, sync, cannot fail."""
+    def release(self, now: float | None = None) -> None:
+        """Give back the permit, or the place in the line. Idempotent, sync, cannot fail. ``now``: by the clock."""
         if not self._released:
             self._released = True
-            self._admission.release(self)
+            self._admission.release(self, now)
 
     def grant(self, now: float) -> None:
         """Called by :class:`Admission` only: the permit is this place's from now on."""
@@ -159,19 +159,23 @@ class Admission:
         self._refused: dict[str, int] = {}
         self._left = 0
 
-    def try_enter(self, priority: Priority = Priority.NORMAL, deadline: float = math.inf) -> Place | Rejected:
+    def try_enter(
+        self, priority: Priority = Priority.NORMAL, deadline: float = math.inf, now: float | None = None
+    ) -> Place | Rejected:
         """Take a permit or a place in the line, or say at once why not.
 
         Args:
             priority: Class of service.
             deadline: Instant by which the whole request must be over; ``inf`` if the client set none.
+            now: By the clock, from who has just looked at it.
 
         Returns:
             A place to release exactly once (it is a context manager), or the refusal with its ``retry_after_s``.
 
         Cost: O(1), no checkpoint.
         """
-        now = self._clock()
+        if now is None:
+            now = self._clock()
         if self._in_flight < self.permits and not self._waiting:
             # Who finds nobody at work is let in whatever was measured: else a bad measurement would be the last one.
             refusal = self._too_late(0.0, deadline, now) if self._in_flight else None
@@ -245,12 +249,13 @@ class Admission:
         line[place] = None
         self._waiting += 1
 
-    def release(self, place: Place) -> None:
+    def release(self, place: Place, now: float | None = None) -> None:
         """Take back what ``place`` holds; called by :meth:`Place.release`."""
         if place.started_at is None:
             self._left += self._leave_line(place)
             return
-        now = self._clock()
+        if now is None:
+            now = self._clock()
         self._in_flight -= 1
         self._throughput.departed(now, now - place.started_at)
         self._hand_out(now)

@@ -29,39 +29,46 @@ class Guard:
         DeadlineExceeded: The current phase's time ran out; ``stage`` names the phase, or is ``total``.
     """
 
-    __slots__ = ("_book", "_limit_s", "_scope", "_stage", "_why_total", "total_at")
+    __slots__ = ("_at", "_book", "_limit_s", "_scope", "_stage", "_why_total", "total_at")
 
     def __init__(self, total_at: float = math.inf, book: GuardBook | None = None, *, why_total: str = "") -> None:
         self.total_at = total_at
+        self._at = total_at  # the end of the current phase
         self._book = book
-        self._scope = trio.CancelScope(deadline=total_at)
+        self._scope: trio.CancelScope | None = None
         self._stage: Stage = "total"
         self._limit_s = 0.0
         self._why_total = why_total
 
-    def phase(self, stage: Stage, seconds: float) -> None:
-        """Begin a phase that may take ``seconds``. Also renews the current one; cheap enough for every batch."""
-        at = trio.current_time() + seconds
+    def phase(self, stage: Stage, seconds: float, now: float | None = None) -> None:
+        """Begin a phase that may take ``seconds``. Also renews the current one; cheap enough for every batch.
+
+        The first phase is best begun before the block is entered: then no deadline has to be moved.
+        """
+        at = (trio.current_time() if now is None else now) + seconds
         if at < self.total_at:
-            self._stage = stage
             self._limit_s = seconds
-            self._scope.deadline = at
+            self._move(stage, at)
         else:
-            self._stage = "total"
-            self._scope.deadline = self.total_at
+            self._move("total", self.total_at)
 
     def cut(self, at: float, why: str) -> None:
         """Bring the total limit forward to ``at``; ``why`` is told to the client."""
         if at < self.total_at:
             self.total_at = at
             self._why_total = why
-            if at < self._scope.deadline:
-                self._stage = "total"
-                self._scope.deadline = at
+            if at < self._at:
+                self._move("total", at)
+
+    def _move(self, stage: Stage, at: float) -> None:
+        self._stage, self._at = stage, at
+        if self._scope is not None:
+            self._scope.deadline = at
 
     def __enter__(self) -> Guard:
         if self._book is not None:
             self._book.enter(self)
+        self._scope = trio.CancelScope(deadline=self._at)
         self._scope.__enter__()
         return self
 
@@ -70,6 +77,7 @@ class Guard:
     ) -> bool:
         if self._book is not None:
             self._book.leave(self)
+        assert self._scope is not None
         swallowed = bool(self._scope.__exit__(kind, error, trace))
         if self._scope.cancelled_caught:
             raise DeadlineExceeded(self._stage, self._message()) from None

@@ -183,7 +183,7 @@ class Directory:
         return principal
 
     def _who(self, secret: bytes) -> Principal:
-        if self._uses_store and secret.startswith(_PREFIX):
+        if secret.startswith(_PREFIX) and self._uses_store:
             return self._stored(secret)
         static = self._static.find(secret)
         if static is not None:

@@ -23,6 +23,9 @@ class Keyring:
     Args:
         keys: Of the configuration.
         belonging: The teams and organisations that they name.
+
+    Attributes:
+        is_open: Whether no key is asked for.
     """
 
     def __init__(self, keys: Iterable[Key], belonging: Belonging | None = None) -> None:
@@ -32,11 +35,7 @@ class Keyring:
         for key in keys:
             digest = self._digest(key.secret.reveal().encode())
             self._principals[digest] = (digest, belonging.static(key))
-
-    @property
-    def is_open(self) -> bool:
-        """Whether no key is asked for."""
-        return not self._principals
+        self.is_open = not self._principals
 
     def _digest(self, secret: bytes) -> bytes:
         return hashlib.blake2b(secret, key=self._pepper, digest_size=32).digest()

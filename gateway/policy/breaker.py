@@ -130,6 +130,7 @@ class Breaker:
         self._in_a_row = 0  # openings without a healthy time between them
         self._term = 0
         self._opened_term = 0
+        self._passes = Verdict(allowed=True, term=0)  # while it is closed, everybody's
         self._consecutive = 0
         self._why = ""
         self._opened = 0
@@ -141,7 +142,7 @@ class Breaker:
         Every verdict that allows one is handed back once by :meth:`succeeded`, :meth:`failed` or :meth:`released`.
         """
         if self._open_until is None:
-            return Verdict(allowed=True, term=self._term)
+            return self._passes
         wait_s = self.wait_s(now)
         if wait_s > 0:
             return Verdict(allowed=False, wait_s=wait_s)
@@ -242,6 +243,7 @@ class Breaker:
 
     def _close(self, now: float) -> None:
         self._open_until = None
+        self._passes = Verdict(allowed=True, term=self._term)
         self._probe_at = None
         self._closed_at = now
         self._requests.clear()

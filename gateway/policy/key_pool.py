@@ -45,6 +45,8 @@ class KeyPool:
     def pick(self, now: float) -> int | None:
         """The next key in turn that is not cooling; None if all are."""
         keys = len(self._cool_until)
+        if keys == 1:
+            return 0 if self._cool_until[0] <= now else None
         for step in range(keys):
             index = (self._next + step) % keys
             if self._cool_until[index] <= now:

@@ -25,7 +25,10 @@ class SlidingSum:
 
     def add(self, amount: int, now: float) -> None:
         """Count ``amount`` at ``now``; a clock that steps back counts as standing still."""
-        self._slots[self._advance(now) % SLOTS] += amount
+        slot = int(now // self._slot_s)
+        if slot != self._newest:
+            slot = self._advance(now)
+        self._slots[slot % SLOTS] += amount
         self._total += amount
 
     def total(self, now: float) -> int:

@@ -235,7 +235,7 @@ async def begin(
     Args:
         asking: Path, body, and the stream that will read the answer.
         fact: Where this attempt's facts are noted.
-        guard: Entered by the caller; its phases are set here.
+        guard: In its phase ``first_token`` or ``answer``, and entered; later phases are set here.
         key: Which of the provider's keys is used.
         timeouts: Of the model that was asked for.
         read_whole: Understands an answer that is not streamed. Raises ``BadAnswer``.
@@ -248,10 +248,6 @@ async def begin(
     Cancellation: the connection is closed before this returns control.
     """
     provider = target.provider
-    if asking.stream is None and asking.generates:
-        guard.phase("answer", timeouts.answer_s)
-    else:
-        guard.phase("first_token", timeouts.first_token_s)
     path = provider.base_path + asking.path
     try:
         response = await transport.send(

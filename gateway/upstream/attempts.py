@@ -302,7 +302,12 @@ class Attempts:
                 )
             self._record.attempts.append(fact)
             self._note_asked(target)
-            with self._guard() as guard:
+            timeouts, guard = self._route.timeouts, self._guard()
+            if asking.stream is None and asking.generates:
+                guard.phase("answer", timeouts.answer_s, fact.began_at)
+            else:
+                guard.phase("first_token", timeouts.first_token_s, fact.began_at)
+            with guard:
                 attempt = await begin(
                     self._transport,
                     target,
@@ -310,7 +315,7 @@ class Attempts:
                     fact,
                     guard,
                     key=lease.key,
-                    timeouts=self._route.timeouts,
+                    timeouts=timeouts,
                     read_whole=partial(voice.read_whole, request, dialect),
                     hold=self._hold,
                 )
