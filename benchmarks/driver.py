@@ -41,14 +41,14 @@ class Instrument:
         procs.end(self.load)
         procs.end(self.provider)
 
-    def target(self, running: Running, *, fanout: bool = False) -> None:
+    def target(self, running: Running, *, fanout: bool = False, stored_key: bool = False) -> None:
         """Send what follows to this contestant, and measure its process group."""
         contestant, setup = running.contestant, running.setup
         self.ask(
             "target",
             port=setup.port,
             path=contestant.fanout_path if fanout else contestant.path,
-            headers=dict(contestant.headers(setup)),
+            headers=dict((contestant.stored_headers if stored_key else contestant.headers)(setup)),
             groups={"contestant": running.group, "provider": self.provider.pid, "load": self.load.pid},
             core=self.cores.contestant,
         )

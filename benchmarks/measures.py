@@ -7,9 +7,10 @@ shown, with which limits and how many clients, stands in :mod:`benchmarks.scenar
 from __future__ import annotations
 
 import time
+from statistics import fmean
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from benchmarks import procs
 from benchmarks.contestants.base import HEDGED, Running
@@ -74,6 +75,27 @@ def hedge(bench: Bench, *, model: str, clients: int) -> Figures:
             "foreign_percent": seen["foreign_percent"],
         }
     return figures | {"p99_percent": (figures["hedged_p99_ms"] or 0) / (figures["alone_p99_ms"] or 1) * 100}
+
+
+def accounted(bench: Bench, *, model: str, like: str, clients: int, turns: int = 4) -> Figures:
+    """What a request costs whose key is in the store and has limits and a budget, and one with a static key.
+
+    The two take turns, in the same process and each as long as the other, so that what the machine does meanwhile does
+    not look like a difference.
+    """
+    part = evolve(bench, warmup_s=bench.warmup_s / turns, window_s=bench.window_s / turns)
+    cpu_us: dict[bool, list[float]] = {False: [], True: []}
+    seen: Figures = {}
+    for turn in range(2 * turns):
+        stored = turn % 4 in (1, 2)
+        bench.instrument.target(bench.running, stored_key=stored)
+        window = {"warmup_s": part.warmup_s, "window_s": part.window_s}
+        counted = bench.instrument.ask("closed", model=model if stored else like, clients=clients, **window)
+        figures = closed_figures(counted, "requests")
+        cpu_us[stored].append(figures["cpu_us"] or 0.0)
+        seen = figures if stored else seen
+    static_us, stored_us = fmean(cpu_us[False]), fmean(cpu_us[True])
+    return seen | {"cpu_us": stored_us, "static_us": static_us, "more_us": stored_us - static_us}
 
 
 def translated(bench: Bench, *, model: str, like: str, stream: bool, clients: int) -> Figures:

@@ -11,7 +11,7 @@ from functools import partial
 
 from attrs import field, frozen
 
-from benchmarks.contestants.base import HEDGED, Feature, Limits
+from benchmarks.contestants.base import HEDGED, PRICED, Feature, Limits
 from benchmarks.measures import (
     OVERLOAD_FACTOR,
     OVERLOAD_LATENCY_MS,
@@ -22,6 +22,7 @@ from benchmarks.measures import (
     STALL_S,
     Bench,
     Figures,
+    accounted,
     cold,
     cost,
     disconnect,
@@ -148,6 +149,21 @@ def all_scenarios() -> dict[str, Scenario]:
         ),
         translating("translate-unary", "JSON answers of 16 words", model="claude-16", like="unary", stream=False),
         translating("translate-stream", "streams of 64 chunks", model="claude-64", like="stream-64", stream=True),
+        Scenario(
+            name="accounts",
+            text="32 clients, JSON answers; a key of the store with limits and budgets of its own, its team and its "
+            "organisation, and a model with a price; beside it a static key without any of that",
+            run=partial(accounted, model="unary" + PRICED, like="unary", clients=32),
+            metrics=(
+                CPU_REQUEST,
+                Metric(name="static_us", unit="µs", title="with a static key"),
+                Metric(name="more_us", unit="µs", title="more", ratio=False),
+                RATE,
+                P99,
+            ),
+            needs=frozenset({"accounts"}),
+            models=("unary", "unary" + PRICED),
+        ),
         Scenario(
             name="hedge",
             text="16 streams one after the other; the provider takes 10 to 20 times its 20 ms for 5 % of the requests. "

@@ -13,10 +13,12 @@ from attrs import field, frozen
 from benchmarks import procs
 
 # gateway: meant to be used as one; translation: asks providers of Anthropic's dialect for clients of OpenAI's
-Feature = Literal["stream", "admission", "fanout", "gateway", "hedge", "translation"]
+# accounts: keys in a store, with limits and budgets
+Feature = Literal["stream", "admission", "fanout", "gateway", "hedge", "translation", "accounts"]
 
 KEY = "sk-bench-only-on-loopback-7f3b9c41e8d2"
 HEDGED = "-hedged"  # the end of a model's name that is the same as the one without it, but hedged
+PRICED = "-priced"  # the same, but with a price, for a key of the store that has limits and a budget
 AUTHORIZATION = {"authorization": f"Bearer {KEY}"}
 
 
@@ -63,6 +65,7 @@ class Contestant:
         version: What stands in the result's header.
         ready_path: Answers 200 once requests are served.
         headers: Sent with every request.
+        stored_headers: The same with the key of the store, where there are accounts.
         fanout_model: What asks for the fan-out: a model name, on ``fanout_path``.
     """
 
@@ -75,6 +78,7 @@ class Contestant:
     ready_path: str = "/readyz"
     ready_timeout_s: float = 20.0
     headers: Callable[[Setup], Mapping[str, str]] = lambda setup: AUTHORIZATION
+    stored_headers: Callable[[Setup], Mapping[str, str]] = lambda setup: AUTHORIZATION
     path: str = "/v1/chat/completions"
     fanout_path: str = "/v1/chat/completions"
     fanout_model: str = "unary"

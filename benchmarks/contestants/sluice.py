@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 
-from benchmarks.contestants.base import HEDGED, KEY, Command, Contestant, Setup
+from benchmarks.contestants.base import HEDGED, KEY, PRICED, Command, Contestant, Setup
 
 LOADERS = ("docs", "profile", "history")
+LIMITS = {"rpm": 10**8, "tpm": 10**11, "max-concurrent": 10**5, "budget-usd": 10**7}  # asked, and never reached
 
 
 def config(setup: Setup) -> str:
@@ -41,6 +44,11 @@ def config(setup: Setup) -> str:
         lines += _provider(setup, "second", "openai")
     if any(model.startswith("claude-") for model in setup.models):
         lines += _provider(setup, "claude", "anthropic")
+    if any(model.endswith(PRICED) for model in setup.models):
+        lines += _provider(setup, "priced", "openai")
+        lines += ['[prices."priced/unary"]', "input_usd_per_mtok = 0.15", "output_usd_per_mtok = 0.6"]
+        limits = [f"{name.replace('-', '_')} = {amount}" for name, amount in LIMITS.items()]
+        lines += ["[[team]]", 'name = "team"', 'org = "org"', *limits, "[[organisation]]", 'name = "org"', *limits]
     if "fanout" in setup.models:
         lines += ["[[assistant]]", 'name = "fanout"', 'model = "unary"', "context_budget_s = 30.0"]
         lines += ['system = "' + r"\n".join(f"{{{name}}}" for name in LOADERS) + '"']
@@ -63,23 +71,40 @@ def _provider(setup: Setup, name: str, dialect: str) -> list[str]:
 
 def _model(name: str) -> list[str]:
     """One model; heavy-tailed ones have a second target, and a hedge if their name says so."""
-    asked = name.removesuffix(HEDGED)
-    providers = {"tail": ("bench", "second"), "claude": ("claude",)}.get(name.partition("-")[0], ("bench",))
+    asked = name.removesuffix(HEDGED).removesuffix(PRICED)
+    kind = "priced" if name.endswith(PRICED) else name.partition("-")[0]
+    providers = {"tail": ("bench", "second"), "claude": ("claude",), "priced": ("priced",)}.get(kind, ("bench",))
     targets = ", ".join(f'{{ provider = "{provider}", model = "{asked}" }}' for provider in providers)
-    return ["[[model]]", f'name = "{name}"', f"targets = [{targets}]", *(["hedge = {}"] if asked != name else [])]
+    hedge = ["hedge = {}"] if name.endswith(HEDGED) else []
+    return ["[[model]]", f'name = "{name}"', f"targets = [{targets}]", *hedge]
 
 
 def command(setup: Setup) -> Command:
     path = setup.scratch / "sluice.toml"
     path.write_text(config(setup))
+    if any(model.endswith(PRICED) for model in setup.models):
+        _make_key(setup, str(path))
     return Command(argv=(sys.executable, "-m", "gateway", "serve", "--config", str(path)))
+
+
+def _make_key(setup: Setup, path: str) -> None:
+    """A key in the store, as its owner would make it; the secret goes into the scratch folder."""
+    limits = [word for name, amount in LIMITS.items() for word in (f"--{name}", str(amount))]
+    argv = [sys.executable, "-m", "gateway", "keys", "create", "stored", "--team", "team", *limits, "--config", path]
+    made = subprocess.run(argv, capture_output=True, text=True, check=True, cwd=setup.scratch)
+    (setup.scratch / "key").write_text(made.stdout.strip())
+
+
+def _stored_headers(setup: Setup) -> Mapping[str, str]:
+    return {"authorization": f"Bearer {(setup.scratch / 'key').read_text()}"}
 
 
 SLUICE = Contestant(
     name="sluice",
     title="Sluice",
-    features=frozenset({"stream", "admission", "fanout", "gateway", "hedge", "translation"}),
+    features=frozenset({"stream", "admission", "fanout", "gateway", "hedge", "translation", "accounts"}),
     command=command,
+    stored_headers=_stored_headers,
     version=lambda: f"sluice {version('sluice')}",
     fanout_model="fanout",
 )
