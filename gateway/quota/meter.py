@@ -10,7 +10,8 @@ beyond the slice because an estimate was too low, the limit is soft, or its keep
 The next slice covers ``COVER_S`` of the demand seen lately, at most 1/8 of the limit unless one request needs more.
 Demand that ends is forgotten in five seconds, and the slice flows back; 1/128 of a rate stays in hand, so that the
 first request of a limit of 128 or more is not a cold one: an idle process keeps less than 1 % of it from the others. Of
-a budget, what the largest of the last requests needed stays for a minute or two, if that is no more.
+a budget, what the largest of the last requests needed stays for a minute or two, if that is no more; and while it is
+used its demand is covered, however little of the budget that is.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ COVER_S = 2.5  # more than the second that a keeper may be away unnoticed, and t
 FORGET_S = 1.0
 CAP_SHARE = 8
 KEEP_SHARE = 128
-TRIFLE_SHARE = 1_000  # demand for less is none
+TRIFLE_SHARE = 1_000  # demand for less is none: what is kept in hand is enough for it
+BUDGET_TRIFLE = 10.0  # the same in micro-dollars, for budgets of which nothing is kept
 BELIEVED_S = 0.5  # for how long "nothing is left" is believed; while somebody asks, the keeper is asked before that
 WARM_S = 60.0  # for how long what one request of a budget needs stays in hand
 HOPED_S = 0.5  # for how long what a request needed stays in hand: it may be waiting for another limit, too
@@ -173,7 +175,7 @@ class Meter:
         self.touched_at = now
         demand = self.taken / since_s if since_s > 0 else 0.0
         self.rate = min(max(demand, self.rate * math.exp(-since_s / FORGET_S)), self.cap / COVER_S)
-        cover = math.ceil(self.rate * COVER_S) if self.rate * COVER_S > self.trifle else 0
+        cover = 0 if self._asks_little(now) else math.ceil(self.rate * COVER_S)
         if self.need:
             self.hoped, self.hoped_until = self.need, now + HOPED_S
         if self.largest:
@@ -219,7 +221,7 @@ class Meter:
     def is_at_rest(self, claim: Claim) -> bool:
         """Whether the keeper knows all since ``claim`` and no more is wanted or too much: no rounds until touched."""
         return (
-            self.rate * COVER_S <= self.trifle
+            self._asks_little(self.touched_at)
             and self.avail <= _and_some(self._kept(self.touched_at))
             and not self.taken
             and not self.need
@@ -230,6 +232,13 @@ class Meter:
     def is_stale(self, now: float) -> bool:
         """Whether it rests with more in hand than should be now."""
         return not self.active and self.avail > _and_some(self._kept(now))
+
+    def _asks_little(self, now: float) -> bool:
+        """Whether what is kept in hand is enough for the demand. Of a budget that is one request's, or nothing."""
+        trifle = self.trifle
+        if self.window_s == FOREVER_S:
+            trifle = min(trifle, max(self._kept(now), BUDGET_TRIFLE))
+        return self.rate * COVER_S <= trifle
 
     def _kept(self, now: float) -> int:
         """What stays in hand without any demand."""

@@ -164,3 +164,16 @@ async def test_the_last_of_a_budget_is_usable_however_hard_all_processes_ask_for
             await trio.sleep(5.0)
             nursery.cancel_scope.cancel()
         assert len(admitted) == amount // 1_000
+
+
+async def test_under_steady_load_nobody_waits_for_a_slice_however_large_the_budget_is(autojump_clock):
+    """200 requests a second of 17 micro-dollars each are next to nothing of a million dollars, and need a slice."""
+    rules = (LimitRule(scope="key", owner="dev", kind="usd", amount=10**12, period="total"),)
+    async with processes(1) as (process,):
+        waited = 0
+        for number in range(1_000):
+            began = trio.current_time()
+            assert await process.ask(rules, micro_usd=17) is None
+            waited += number >= 200 and trio.current_time() > began
+            await trio.sleep(0.005)
+    assert waited == 0
