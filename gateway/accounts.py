@@ -120,10 +120,9 @@ class Account:
 
     def _estimate(self, route: Route, answer_tokens: int) -> None:
         """The dearest of the targets, for any of them may answer; one whose price is unknown has no say."""
-        names, prices = [target.name for target in route.targets], self._accounts.prices
-        asked = prices.dearest_micro_usd(names, self._prompt_tokens, 0)
-        self._prompt_micro_usd = 1 if asked is None else asked
-        whole = prices.dearest_micro_usd(names, self._prompt_tokens, answer_tokens) or 0
+        targets = [target.name for stage in route.stages for target in stage]
+        dearest = self._accounts.prices.dearest_micro_usd(targets, self._prompt_tokens, answer_tokens)
+        self._prompt_micro_usd, whole = (1, 0) if dearest is None else dearest
         self._micro_usd_per_token = max(whole - self._prompt_micro_usd, 0) / max(answer_tokens, 1)
 
     def exhausted(self, tokens: int) -> bool:

@@ -82,9 +82,7 @@ class Known:
         if not self.rates:
             return None
         prompt = usage.prompt_tokens
-        for rates in self.rates:
-            if prompt > rates.above_tokens:
-                break
+        rates = self._rates_of(prompt)
         cached = min(usage.cached_tokens, prompt)
         written = min(usage.cache_write_tokens, prompt - cached)
         long = min(usage.long_cache_write_tokens, written)
@@ -99,6 +97,20 @@ class Known:
             + rates.request
         )
         return (total + _HALF) // SCALE
+
+    def estimate_micro_usd(self, prompt_tokens: int, completion_tokens: int) -> tuple[int, int] | None:
+        """What a prompt will cost that is yet to be sent, nothing of it cached; and the same with an answer to it."""
+        if not self.rates:
+            return None
+        rates = self._rates_of(prompt_tokens)
+        asked = prompt_tokens * rates.input + rates.request + _HALF
+        return asked // SCALE, (asked + completion_tokens * rates.output) // SCALE
+
+    def _rates_of(self, prompt_tokens: int) -> Rates:
+        for rates in self.rates:
+            if prompt_tokens > rates.above_tokens:
+                break
+        return rates
 
     def more_micro_usd(self, usage: Usage, completion_tokens: int) -> int:
         """What so many tokens more in the answer would have cost; 0 if that is unknown."""
@@ -140,15 +152,15 @@ class Prices:
         """What ``usage`` of a ``provider/model`` costs, in whole micro-dollars; None if the price is unknown."""
         return self.of(target).micro_usd(usage)
 
-    def estimate_micro_usd(self, target: str, prompt_tokens: int, completion_tokens: int) -> int | None:
-        """What a request may cost that is yet to be asked: nothing cached, and the answer as long as it may be."""
-        usage = Usage(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens, estimated=True)
-        return self.cost_micro_usd(target, usage)
-
-    def dearest_micro_usd(self, targets: Iterable[str], prompt_tokens: int, completion_tokens: int) -> int | None:
-        """The dearest of :meth:`estimate_micro_usd` over ``provider/model`` targets; None if no price is known."""
-        costs = [self.estimate_micro_usd(target, prompt_tokens, completion_tokens) for target in targets]
-        return max((cost for cost in costs if cost is not None), default=None)
+    def dearest_micro_usd(
+        self, targets: Iterable[str], prompt_tokens: int, completion_tokens: int
+    ) -> tuple[int, int] | None:
+        """The dearest :meth:`Known.estimate_micro_usd` of ``provider/model`` targets; None if no price is known."""
+        costs = [self.of(target).estimate_micro_usd(prompt_tokens, completion_tokens) for target in targets]
+        known = [cost for cost in costs if cost is not None]
+        if len(known) < 2:
+            return known[0] if known else None
+        return max(asked for asked, _ in known), max(whole for _, whole in known)
 
     def of(self, target: str) -> Known:
         """What is known of the price of a ``provider/model`` now; :data:`UNKNOWN` without rates."""

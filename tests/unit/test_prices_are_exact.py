@@ -161,8 +161,8 @@ def test_ones_own_price_goes_over_the_table_and_has_its_version() -> None:
 
 def test_an_estimate_is_of_the_dearest_target_that_may_be_asked() -> None:
     known = prices(cheap=price(1.0, 1.0), dear=price(1.0, 5.0))
-    assert known.estimate_micro_usd("own/dear", 100, 10) == 150
-    assert known.dearest_micro_usd(["own/cheap", "own/dear", "own/unknown"], 100, 10) == 150
+    assert known.of("own/dear").estimate_micro_usd(100, 10) == (100, 150)
+    assert known.dearest_micro_usd(["own/cheap", "own/dear", "own/unknown"], 100, 10) == (100, 150)
 
 
 @define
