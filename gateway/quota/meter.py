@@ -140,7 +140,10 @@ class Meter:
 
     def left(self) -> int:
         """Units that this process knows to be left: in its slice, and in the pool as last told."""
-        return min(max(self.remaining + max(self.avail, 0), 0), self.amount)
+        units = self.remaining + self.avail if self.avail > 0 else self.remaining
+        if units < 0:
+            return 0
+        return units if units < self.amount else self.amount
 
     def back_at(self, units: int, now: float) -> float:
         """When so many units will be left, as far as is known; ``now`` or before it if nobody can say."""
