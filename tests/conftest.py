@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,9 @@ from hypothesis import settings
 
 settings.register_profile("any machine", deadline=None)  # what a busy one takes says nothing about the code
 settings.load_profile("any machine")
+
+# A shell starts what it runs in the background with SIGINT ignored, and so would be all servers that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

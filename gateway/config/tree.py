@@ -349,7 +349,7 @@ class Limits:
     tpm: int | None = None  # tokens in any minute
     tpd: int | None = None
     max_concurrent: int | None = None
-    budget_usd: float | None = None
+    budget_usd: float | None = field(default=None, metadata={"most": 1_000_000_000.0})
     period: Literal["day", "month", "total"] = "month"  # of the budget; from 0:00 UTC
     on_budget: Literal["refuse", "warn"] = "refuse"  # when it is spent; warn: in a header, and the request goes on
     stop_streams: bool = False  # end a stream whose reservation is used up, if nothing is left

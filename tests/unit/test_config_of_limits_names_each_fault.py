@@ -20,6 +20,8 @@ def config_of(document):
         ({"limits": {"on_failure": "ajar"}}, "limits.on_failure"),
         ({"team": [{"name": "a", "on_budget": "cry"}]}, "team[0].on_budget"),
         ({"team": [{"name": "a", "rpm": 0}]}, "team[0].rpm"),
+        ({"team": [{"name": "a", "budget_usd": 0}]}, "team[0].budget_usd: must be above 0"),
+        ({"team": [{"name": "a", "budget_usd": 1e10}]}, "team[0].budget_usd: must be at most 1000000000"),
     ],
 )
 def test_each_fault_has_its_path(table, fault):
@@ -32,6 +34,10 @@ def test_the_password_of_the_keeper_is_not_shown():
     config = config_of({"limits": {"url": "redis://user:hunter2@127.0.0.1:6379/0"}})
     assert config.limits.url == "redis://user:hunter2@127.0.0.1:6379/0"
     assert "hunter2" not in describe(config) + repr(config)
+
+
+def test_a_budget_may_be_of_more_dollars_than_a_year_has_seconds():
+    assert config_of({"team": [{"name": "a", "budget_usd": 50_000_000}]}).team[0].budget_usd == 50_000_000
 
 
 def test_limits_become_rules():
