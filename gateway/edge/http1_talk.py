@@ -1,4 +1,4 @@
-"""A conversation in HTTP/1.1: requests off one pipe, a task for each, answers back onto it.
+"""A conversation in HTTP/1.1: requests off one pipe, one after the other, answers back onto it.
 
 Tasks: the **reader** is the connection's own and reads all the time, so that the client's leaving is seen at once; each
 request that the gate lets in is a :class:`Turn` of the **worker**, a task in the connection's nursery that begins with
@@ -56,9 +56,8 @@ class Conversation:
     """
 
     __slots__ = (
-        "_answering", "_base", "_clock", "_closing", "_deadline", "_fresh", "_handed", "_idle", "_nursery", "_part_s",
-        "_rest", "_room", "_searched", "_service", "_spill", "_turn", "_work_scope", "_works", "handover", "linger",
-        "pipe",
+        "_answering", "_base", "_clock", "_closing", "_deadline", "_fresh", "_idle", "_nursery", "_part_s", "_rest",
+        "_room", "_searched", "_service", "_spill", "_turn", "_work", "handover", "linger", "pipe",
     )  # fmt: skip
 
     def __init__(
@@ -81,9 +80,7 @@ class Conversation:
             "server": server,
         }
         self._nursery: trio.Nursery
-        self._work_scope: trio.CancelScope  # the worker's, round the app; cancelled only when the connection ends
-        self._handed: tuple[Turn, dict[str, Any]] | None = None  # to the worker
-        self._works = False  # there is a worker
+        self._work: trio.CancelScope | None = None  # the worker's, if it has begun; to cancel it ends the connection
         self._idle: trio.lowlevel.Task | None = None  # the worker, while it waits for a turn
         self._clock = trio.CancelScope()
         self._deadline = inf
@@ -107,12 +104,15 @@ class Conversation:
         self._deadline = trio.current_time() + self._service.config.keep_alive_s
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            while not self._closing:
-                with trio.CancelScope(deadline=self._deadline) as self._clock:
-                    await self._read()
-                if not self._closing and trio.current_time() >= self._deadline:
-                    await self._expired()
-            self._wake_worker()
+            try:
+                while not self._closing:
+                    with trio.CancelScope(deadline=self._deadline) as self._clock:
+                        await self._read()
+                    if not self._closing and trio.current_time() >= self._deadline:
+                        await self._expired()
+            finally:
+                self._wake_worker()
+        self._turn = None  # it knows this conversation: in a cycle both would wait for the garbage collector
 
     def shut(self, *, patient: bool) -> None:
         """End an idle conversation; one with a request on goes on to its end.
@@ -129,18 +129,17 @@ class Conversation:
 
     async def _read(self) -> None:
         while not self._closing:
-            turn = self._turn
-            if turn is not None and self._holds_enough(turn.body):
+            if self._turn is not None and self._holds_enough(self._turn.body):
                 await self._pause()
                 continue
             data = await self.pipe.read()
-            turn = self._turn
             if not data:
                 self._client_left()
-            elif turn is not None:
-                self._during(turn, data)
+            elif self._turn is not None:
+                self._during(self._turn, data)
             else:
                 await self._between(data)
+            del data  # which may be 64 KiB, and the next may be long in coming
 
     def _holds_enough(self, body: Body) -> bool:
         return len(self._rest) >= BUFFER_BYTES or (not body.complete and body.size >= BODY_AHEAD_BYTES)
@@ -279,17 +278,12 @@ class Conversation:
     # -- turns -------------------------------------------------------------------------------------------------------
 
     def _start(self, head: Head, body: Body, scope: dict[str, Any], *, each_part: bool) -> None:
-        """Hand a turn to the worker; the app's first lines run even if all is cancelled: what the gate gave arrives."""
-        if not self._works:
-            self._work_scope = trio.CancelScope()
-        turn = self._turn = Turn(
-            head,
-            body,
-            self.pipe,
-            scope=self._work_scope,
-            service=self._service,
-            make_room=self._make_room,
-            why=scope["extensions"]["sluice.cancel"],
+        """Give a turn to the worker; the app's first lines run even if all is cancelled: what the gate gave arrives."""
+        if self._work is None:
+            self._work = trio.CancelScope()
+            self._nursery.start_soon(self._serve, self._work)
+        self._turn = Turn(
+            head, body, self.pipe, request=scope, scope=self._work, service=self._service, make_room=self._make_room
         )
         self._part_s = self._service.config.body_timeout_s if each_part else 0.0
         if body.complete:
@@ -297,62 +291,34 @@ class Conversation:
         else:
             self._due_in(self._service.config.body_timeout_s)
         self._service.begin()
-        self._handed = turn, scope
-        if not self._works:
-            self._works = True
-            self._nursery.start_soon(self._work)
-        else:
-            self._wake_worker()
+        self._wake_worker()
 
-    async def _work(self) -> None:
-        """One turn after the other, as long as the connection can go on."""
-        with self._work_scope:
-            while self._handed is not None:
-                (turn, scope), self._handed = self._handed, None
-                await self._call(turn, scope)
+    async def _serve(self, work: trio.CancelScope) -> None:
+        """The worker: one turn after the other, as long as the connection can go on."""
+        with work:
+            while (turn := self._turn) is not None:
+                await turn.call()
                 if not turn.reusable():
                     break
                 self._service.app_failed += turn.failed
                 await self._reuse(turn)
-                if self._handed is None and not self._closing:
+                del turn  # with all that the request knew
+                if self._turn is None and not self._closing:
                     await self._wait_for_turn()
-            else:
-                return
-        await self._settle(turn, scope)
+        if self._turn is not None:
+            await self._settle(self._turn)
 
     async def _wait_for_turn(self) -> None:
-        """Until one is handed over, or the connection ends. *Cancellation*: another worker may begin."""
+        """Until there is one, or the reader has ended. *Cancellation*: it ends the reader, too."""
         self._idle = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(self._give_up_waiting)
-
-    def _give_up_waiting(self, _: object) -> trio.lowlevel.Abort:
-        self._idle, self._works = None, False
-        return trio.lowlevel.Abort.SUCCEEDED
+        await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
 
     def _wake_worker(self) -> None:
         idle, self._idle = self._idle, None
         if idle is not None:
             trio.lowlevel.reschedule(idle)
 
-    async def _call(self, turn: Turn, scope: dict[str, Any]) -> None:
-        """Call the app. Raises nothing but cancellation."""
-        error: BaseException | None = None
-        try:
-            await self._service.app(scope, turn.receive, turn.send)
-        except BaseExceptionGroup as group:
-            cancelled, error = group.split((trio.Cancelled, KeyboardInterrupt, SystemExit))
-            if cancelled is not None:
-                raise cancelled from None
-        except Exception as caught:
-            error = caught
-        finally:
-            self._service.end()
-            turn.over()
-            if error is not None:
-                turn.failed = True
-                _log.error("the app failed on %s %s", scope["method"], scope["path"], exc_info=error)
-
-    async def _settle(self, turn: Turn, scope: dict[str, Any]) -> None:
+    async def _settle(self, turn: Turn) -> None:
         """The app has ended and with it the connection: what the client sees of it."""
         service = self._service
         response = turn.response
@@ -366,7 +332,7 @@ class Conversation:
             self.pipe.abort()  # a truncated answer must not look complete
             self._finish(linger=False)
         else:
-            await self._write_whole(failed() if turn.refusal is None else service.wording(scope, turn.refusal))
+            await self._write_whole(failed() if turn.refusal is None else service.wording(turn.request, turn.refusal))
             self._finish(linger=True)
 
     async def _reuse(self, turn: Turn) -> None:

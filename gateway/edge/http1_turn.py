@@ -1,12 +1,12 @@
 """One request's turn on its connection: the ``receive`` and ``send`` of the ASGI app, and how the turn ended.
 
-A turn has a cancel scope around the app: the connection's, for what cancels an app ends its connection, too. The
-connection's reader enters the turn from outside: :meth:`Turn.arrived` when
-body bytes came, :meth:`Turn.leave` when the client left, :meth:`Turn.refuse` when the body turned out to be malformed,
-too large or too slow. The last two cancel the app; what the client then sees is decided by the connection once the app
-has unwound: the refusal's answer if no byte of a response was sent, a broken-off connection otherwise. An app that
-keeps records finds the refusal in ``scope["extensions"]["sluice.cancel"]["refusal"]``: nobody left then; and
-``["stalled"]``, which is true if the client was dropped because it had stopped reading.
+The cancel scope around the app is the connection's: what cancels an app ends its connection, too. The connection's
+reader enters the turn from outside: :meth:`Turn.arrived` when body bytes came, :meth:`Turn.leave` when the client left,
+:meth:`Turn.refuse` when the body turned out to be malformed, too large or too slow. The last two cancel the app; what
+the client then sees is decided by the connection once the app has unwound: the refusal's answer if no byte of a
+response was sent, a broken-off connection otherwise. An app that keeps records finds the refusal in
+``scope["extensions"]["sluice.cancel"]["refusal"]``: nobody left then; and ``["stalled"]``, which is true if the client
+was dropped because it had stopped reading.
 
 ``receive()`` answers ``100 Continue`` when it is first asked for a body that the client holds back, and
 ``http.disconnect`` once the client has left or the response is complete.
@@ -14,6 +14,7 @@ keeps records finds the refusal in ``scope["extensions"]["sluice.cancel"]["refus
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -26,6 +27,8 @@ from gateway.edge.pipes import ClientGone, Pipe
 from gateway.edge.service import Service
 from gateway.flow.relay import Offer
 
+_log = logging.getLogger(__name__)
+
 SPILL_BYTES: Final = 65_536  # an unread rest of a body up to this size is read and dropped to keep the connection
 
 
@@ -33,6 +36,7 @@ class Turn:
     """One request and its response.
 
     Attributes:
+        request: The ASGI scope.
         body: The request body on its way in; the reader feeds it.
         response: The response on its way out.
         scope: Cancels the app.
@@ -45,7 +49,7 @@ class Turn:
 
     __slots__ = (
         "_asked", "_holds_back", "_make_room", "_news", "_pipe", "_service", "_unsent", "_why",
-        "body", "cut", "failed", "left", "refusal", "response", "scope", "stalled",
+        "body", "cut", "failed", "left", "refusal", "request", "response", "scope", "stalled",
     )  # fmt: skip
 
     def __init__(
@@ -54,19 +58,20 @@ class Turn:
         body: Body,
         pipe: Pipe,
         *,
+        request: dict[str, Any],
         scope: trio.CancelScope,
         service: Service,
         make_room: Callable[[], None],
-        why: dict[str, Any],
     ) -> None:
         self._pipe = pipe
-        self._why = why
+        self._why = why = request["extensions"]["sluice.cancel"]
         self._service = service
         self._make_room = make_room
         self._holds_back = head.expects_continue and not body.complete and not body.size
         self._unsent = b""  # of what was offered
         self._asked = False  # the end of the body has been handed to the app
         self._news: trio.Event | None = None
+        self.request = request
         self.body = body
         self.response = Response(
             head_only=head.method == "HEAD", http10=head.version == "1.0", keep_alive=head.keep_alive
@@ -75,6 +80,30 @@ class Turn:
         self.failed = self.left = self.stalled = self.cut = False
         self.refusal: Refusal | None = None
         why["offer"] = self.offer
+
+    async def call(self) -> None:
+        """Call the app; ``failed`` tells whether it raised. Raises nothing but cancellation.
+
+        What it and the turn had of each other is let go of at the end, and so freed at once: in a cycle it would wait
+        for the garbage collector, with all that the request knew.
+        """
+        error: BaseException | None = None
+        try:
+            await self._service.app(self.request, self.receive, self.send)
+        except BaseExceptionGroup as group:
+            cancelled, error = group.split((trio.Cancelled, KeyboardInterrupt, SystemExit))
+            if cancelled is not None:
+                raise cancelled from None
+        except Exception as caught:
+            error = caught
+        finally:
+            self._service.end()
+            for name in ("offer", "on_cancel"):
+                self._why.pop(name, None)
+            if error is not None:
+                self.failed = True
+                request = self.request
+                _log.error("the app failed on %s %s", request["method"], request["path"], exc_info=error)
 
     async def receive(self) -> dict[str, Any]:
         """ASGI ``receive``. *Cancellation*: no byte of the body is lost."""
@@ -165,14 +194,6 @@ class Turn:
         self._on_cancel()
         self.scope.cancel()
         self._wake()
-
-    def over(self) -> None:
-        """The app has ended: let go of what it and the turn had of each other.
-
-        So both are freed now. In a cycle they would wait for the garbage collector, with all that the request knew.
-        """
-        for name in ("offer", "on_cancel"):
-            self._why.pop(name, None)
 
     def reusable(self) -> bool:
         """Whether the connection can go on after this turn."""
