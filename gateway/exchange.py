@@ -12,10 +12,11 @@
     repair    a stream that breaks off is gone on with by another target                    upstream/attempts.py
     close     permit back, usage settled, one record told: always, and without an await     core/facts.py
 
-Two tasks at most. Everything up to the commit point runs in the request's own task, inside the scope that the ASGI
-connection cancels when the client leaves; so errors arrive bare and need no hand-over. A streamed answer then has a
-second task, :meth:`Exchange._relay`, in a nursery of the same connection (see ``edge/connection.py``). Nothing here
-outlives that connection: when the client leaves, loaders, waiting, and the provider's connection end in one unwind.
+Two tasks at most. Everything up to the commit point runs in the task that serves the connection's requests, one after
+the other, inside the scope that is cancelled when the client leaves; so errors arrive bare and need no hand-over. A
+streamed answer then has a second task, :meth:`Exchange._relay`, in a nursery of the same connection (see
+``edge/connection.py``). Nothing here outlives that connection: when the client leaves, loaders, waiting, and the
+provider's connection end in one unwind.
 
 One :class:`Guard` gives each phase its deadline. A client that left is ``trio.Cancelled`` and no error: it reaches
 :meth:`Exchange.__exit__` as such and is recorded as cancelled in the phase it had reached.

@@ -95,9 +95,7 @@ class GeminiRequest:
 
     @property
     def max_tokens(self) -> int:
-        config = next(
-            (self.fields[name] for name in ("generationConfig", "generation_config") if name in self.fields), None
-        )
+        config = next((self.fields[name] for name in _CONFIGS if name in self.fields), None)
         try:
             fields = _fields.decode(config) if config is not None else {}
         except msgspec.MsgspecError:

@@ -5,7 +5,7 @@ response generator is illegal. It belongs here, into the class that Quart lets u
 
 * A gated request has an exchange (see ``edge/door.py``). Its view gets the exchange and gives back an ``Answer``; a
   stream's reader runs in a nursery of :meth:`RequestConnection._send_stream`, next to the writer, and both end as one.
-* Who notices that the client left: our own server cancels the app's task itself and says so by the ASGI extension
+* Who notices that the client left: our own server cancels the app itself and says so by the ASGI extension
   ``sluice.cancel``. Under any other server a watcher does, in :meth:`RequestConnection._run_watched`; that costs a
   nursery and a task per request, and the body is gathered by it.
 * A request that is passed through has a passage instead of an exchange (see ``passthrough.py``); it runs the same way,
@@ -92,7 +92,7 @@ class RequestConnection(TrioASGIHTTPConnection):
     async def _run_exchange(
         self, exchange: Exchange, endpoint: Endpoint, opening: Opening, receive: Receive, send: Send
     ) -> None:
-        """The request's own task, inside a scope that the client's leaving cancels."""
+        """The story of a gated request, inside a scope that the client's leaving cancels."""
         settings = self.app.gateway.config.server
 
         async def listen() -> bytes:

@@ -129,7 +129,7 @@ class Quota:
                     owed = [*owed, meter] if owed else [meter]
                 elif verdict is not Verdict.OWE:
                     return refusal(meter, 1, verdict, now, self.wall())
-        return Ticket(self, plan, owed, now)
+        return Ticket(self, plan, owed)
 
     def plan(self, rules: Rules) -> Plan:
         """The meters of some rules, of the periods that are now."""

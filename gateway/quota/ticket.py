@@ -24,9 +24,7 @@ from gateway.quota.refusals import Headers, Refusal, Told, allowance, headers, r
 if TYPE_CHECKING:
     from gateway.quota.quota import Quota, Rules
 
-PATIENCE_S = (
-    0.8  # a keeper that is only slow costs first requests time, no refusal; less than one of its rounds may take
-)
+PATIENCE_S = 0.8  # a keeper that is only slow costs first requests time, no refusal; a round of its may take longer
 _EXTEND_BY = 4  # an exhausted reservation grows by a quarter, if it can
 
 
@@ -74,7 +72,7 @@ class Ticket:
         "_asked", "_done", "_model", "_money", "_owed", "_places", "_plan", "_quota", "_requests", "_tokens",
     )  # fmt: skip
 
-    def __init__(self, quota: Quota, plan: Plan, owed: list[Meter] | None, now: float) -> None:
+    def __init__(self, quota: Quota, plan: Plan, owed: list[Meter] | None) -> None:
         self._quota, self._plan = quota, plan
         self._model: Plan | None = None
         self._asked = self._done = False
