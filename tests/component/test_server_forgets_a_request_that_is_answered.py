@@ -13,7 +13,10 @@ import pytest
 import trio
 import trio.testing
 
+from gateway.exchange import Exchange
+from gateway.sim import Behaviour
 from tests.component.server_peer import Peer, app_of, read_all, request, running, say
+from tests.component.stage import chat, hear, request_bytes, staged
 
 Message = dict[str, Any]
 
@@ -120,3 +123,25 @@ async def test_its_bytes_behind_its_answer() -> None:
         for peer in peers:
             await trio.aclose_forcefully(peer.stream)
     assert held < n * BODY_BYTES / 4
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_gateways_exchange_behind_its_answer(stream: bool) -> None:
+    with no_collector():
+        async with staged() as stage, await stage.connect() as client:
+            for _ in range(3):
+                await client.send_all(request_bytes(chat(stream=stream)))
+                assert (await hear(client)).status == 200
+            await trio.testing.wait_all_tasks_blocked()
+            assert not [known for known in gc.get_objects() if isinstance(known, Exchange)]
+
+
+async def test_the_gateways_exchange_behind_a_client_that_left() -> None:
+    with no_collector():
+        async with staged(behaviour=Behaviour(ttft_s=60.0)) as stage:
+            async with await stage.connect() as client:
+                await client.send_all(request_bytes(chat()))
+                await stage.sim.until(lambda now: now.active == 1)
+            await stage.settle()
+            await trio.testing.wait_all_tasks_blocked()
+            assert not [known for known in gc.get_objects() if isinstance(known, Exchange)]
