@@ -74,6 +74,32 @@ async def test_what_the_gate_gives_arrives_even_if_the_client_has_left() -> None
         assert server.statistics().client_left == 1
 
 
+@pytest.mark.parametrize("passes", range(4))
+@pytest.mark.parametrize("asked_before", [False, True])
+async def test_what_the_gate_gives_arrives_even_if_the_server_ends(asked_before: bool, passes: int) -> None:
+    doorman, arrived = Doorman(), 0
+
+    async def handler(scope: Message, receive: Any, send: Any) -> None:
+        nonlocal arrived
+        arrived += 1
+        await say(send, b"")
+
+    for _ in range(5):
+        async with running(app_of(handler), gate=doorman) as server, trio.open_nursery() as nursery:
+            peers = [await server.connect() for _ in range(10)]
+            for peer in peers if asked_before else ():
+                await peer.send(request())
+                await peer.answer()
+            for peer in peers:
+                nursery.start_soon(peer.send, request())
+            for _ in range(passes):
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+        for peer in peers:
+            await trio.aclose_forcefully(peer.stream)
+        assert arrived == len(doorman.scopes)
+
+
 async def test_a_refusal_does_not_wait_for_the_body() -> None:
     async with running(never, gate=Doorman()) as server, await server.connect() as peer:
         await peer.send(request("/no", "Content-Length: 10000000", method="POST"))

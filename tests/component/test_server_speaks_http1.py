@@ -299,6 +299,28 @@ async def test_an_app_that_fails_first_gives_500_without_a_traceback(caplog: pyt
     assert "secret detail" in caplog.text
 
 
+async def test_what_fails_behind_a_whole_answer_is_told_in_the_log_and_the_next_request_is_served(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def handler(scope: Message, receive: Any, send: Any) -> None:
+        await say(send, scope["path"].encode())
+        if scope["path"] == "/raise":
+            raise ValueError("too late")
+        if scope["path"] == "/group":
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.sleep_forever)
+                raise ValueError("too late")
+
+    paths = ["/raise", "/fine", "/group", "/fine"]
+    async with running(app_of(handler)) as server, await server.connect() as peer:
+        await peer.send(b"".join(map(request, paths)))
+        assert [(await peer.answer()).body.decode() for _ in paths] == paths
+        await peer.send(request("/fine"))
+        assert (await peer.answer()).status == 200
+        assert (server.statistics().app_failed, server.statistics().requests) == (2, 5)
+    assert caplog.text.count("ValueError: too late") == 2
+
+
 async def test_an_app_that_fails_in_the_middle_shows_a_truncated_answer(caplog: pytest.LogCaptureFixture) -> None:
     async def handler(scope: Message, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
