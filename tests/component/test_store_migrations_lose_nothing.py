@@ -8,12 +8,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import apsw
+import ledgers
 import psycopg
 import pytest
 import services
 import trio
 
+from gateway.ledger.entry import make_entry
+from gateway.ledger.prices import Prices
+from gateway.ledger.unread import Lengths
 from gateway.store.database import Database, StoreError
+from gateway.store.ledger import COLUMNS, add_rows
 from gateway.store.migrate import migrations
 from gateway.store.postgresql import Postgres
 from gateway.store.sql import Session, SqliteSql, SqlStore
@@ -104,3 +109,29 @@ async def test_a_newer_database_is_refused_and_left_alone(
         with pytest.raises(StoreError, match=r"schema 9001, this version knows \d+: use the newer version") as caught:
             await store.read(applied)
         assert caught.value.public_message == "the store was made by a newer version"
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+async def test_a_ledger_loses_an_index_and_no_row(kind: str, tmp_path: Path, postgres: services.Postgres) -> None:
+    url = postgres.new_database()
+
+    def make() -> SqlStore:
+        return SqliteSql(Database(str(tmp_path / "x.db"))) if kind == "sqlite" else Postgres(url)
+
+    entry = make_entry(ledgers.record(), id="e1", now_s=1.8e9, prices=Prices(ledgers.CONFIG), lengths=Lengths())
+
+    def as_it_was(session: Session) -> None:
+        session.run("CREATE INDEX usage_entry_by_key ON usage_entry (key_id, at_s)")
+        session.run("DELETE FROM migration WHERE number = 50")
+        add_rows(session, [entry.row()])
+
+    async with closing(make()) as store:
+        await store.write(as_it_was)
+    if kind == "sqlite":
+        apsw.Connection(str(tmp_path / "x.db")).pragma("user_version", 40)
+    async with closing(make()) as store:
+        rows = await store.read(lambda session: session.rows(f"SELECT {', '.join(COLUMNS)} FROM usage_entry"))
+        assert rows == [tuple(entry.row())]
+        indexes = "SELECT count(*) FROM {} WHERE {} = 'usage_entry_by_key'"
+        where = ("sqlite_schema", "name") if kind == "sqlite" else ("pg_indexes", "indexname")
+        assert await store.read(lambda session: session.rows(indexes.format(*where))) == [(0,)]
