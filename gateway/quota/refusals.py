@@ -105,39 +105,39 @@ class Told:
         meters: Of any kind; only rates are told.
     """
 
-    __slots__ = ("by_unit", "policy", "states")
+    __slots__ = ("policy", "rates")
 
     def __init__(self, meters: Iterable[Meter]) -> None:
         rates = [meter for meter in meters if meter.rule.kind in _REQUESTS + _TOKENS]
-        self.by_unit = [[meter for meter in rates if meter.rule.kind in kinds] for kinds in (_REQUESTS, _TOKENS)]
-        self.states = [(f'"{_name(meter.rule)}";r=', meter) for meter in rates]
-        self.policy = [
+        self.rates = [(meter, meter.rule.kind in _TOKENS, f'"{_name(meter.rule)}";r=') for meter in rates]
+        self.policy = ", ".join(
             f'"{_name(one.rule)}";q={one.amount}{_unit(one.rule)};w={math.ceil(one.window_s)}' for one in rates
-        ]
+        ).encode()
 
 
 def headers(told: Sequence[Told], now: float) -> Headers:
-    """What is left of the limits, for the answer's head. Cost: 4 µs, and 2 for each limit."""
+    """What is left of the limits, for the answer's head. Cost: 3 µs, and 0.7 for each limit."""
+    tightest: list[tuple[float, int, Meter] | None] = [None, None]
+    states = []
+    for some in told:
+        for meter, unit, begin in some.rates:
+            left = meter.left()
+            share = left / meter.amount
+            least = tightest[unit]
+            if least is None or share < least[0]:
+                tightest[unit] = share, left, meter
+            reset_s = meter.reset_at - now
+            states.append(f"{begin}{left};t={math.ceil(reset_s) if reset_s > 0.0 else 0}")
+    if not states:
+        return []
     out: Headers = []
-    for unit, names in enumerate(_RATELIMIT):
-        tightest, least, its_left = None, math.inf, 0
-        for some in told:
-            for meter in some.by_unit[unit]:
-                left = meter.left()
-                if left / meter.amount < least:
-                    tightest, least, its_left = meter, left / meter.amount, left
-        if tightest is not None:
-            reset = _go_duration(max(tightest.reset_at - now, 0.0))
-            values = (b"%d" % tightest.amount, b"%d" % its_left, reset.encode())
-            out += zip(names, values, strict=True)
-    states = [
-        f"{begin}{meter.left()};t={math.ceil(meter.reset_at - now) if meter.reset_at > now else 0}"
-        for some in told
-        for begin, meter in some.states
-    ]
-    if states:
-        policy = ", ".join([text for some in told for text in some.policy])
-        out += [(b"ratelimit-policy", policy.encode()), (b"ratelimit", ", ".join(states).encode())]
+    for names, least in zip(_RATELIMIT, tightest, strict=True):
+        if least is not None:
+            _, left, meter = least
+            reset = _go_duration(max(meter.reset_at - now, 0.0))
+            out += zip(names, (b"%d" % meter.amount, b"%d" % left, reset.encode()), strict=True)
+    policy = b", ".join([some.policy for some in told if some.policy])
+    out += [(b"ratelimit-policy", policy), (b"ratelimit", ", ".join(states).encode())]
     return out
 
 
@@ -177,8 +177,10 @@ def _go_duration(seconds: float) -> str:
     """As OpenAI writes it: ``120ms``, ``1.5s``, ``6m0s``, ``2h0m0s``."""
     if seconds < 1:
         return f"{math.ceil(seconds * 1000)}ms" if seconds > 0 else "0s"
+    if seconds < 60:
+        return f"{seconds:.3g}s"
     minutes, rest = divmod(seconds, 60)
     hours, minutes = divmod(int(minutes), 60)
     if hours:
         return f"{hours}h{minutes}m{math.ceil(rest)}s"
-    return f"{minutes}m{math.ceil(rest)}s" if minutes else f"{rest:.3g}s"
+    return f"{minutes}m{math.ceil(rest)}s"
