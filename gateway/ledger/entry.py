@@ -10,10 +10,11 @@ is made, text cleaned and JSON written in the writer's thread, 4 µs.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final, Literal
 
 import orjson
-from attrs import frozen
+from attrs import define
 
 from gateway.core.facts import AttemptFact, LoaderFact, Outcome, Record, Usage
 from gateway.ledger.prices import UNKNOWN, Prices
@@ -27,11 +28,12 @@ MAX_TEXT_CHARS: Final = 500
 _DAY_S = 86_400
 _LOST = ("failed", "broken")
 _NO_USAGE = Usage()
+_NONE = "[]"
 
 
-@frozen(kw_only=True, slots=True)
+@define(kw_only=True, slots=True)
 class Entry:
-    """One row.
+    """One row. Nothing changes it; it is not frozen, for that would cost more than all else in making it.
 
     Attributes:
         id: Unique over all processes; the row's identity when it is written again.
@@ -121,7 +123,7 @@ class Entry:
             model,
             assistant,
             target,
-            _json(list(map(_attempt_document, record.attempts, self.costs))),
+            _json(map(_attempt_document, record.attempts, self.costs)) if record.attempts else _NONE,
             usage.prompt_tokens,
             usage.completion_tokens,
             usage.cached_tokens,
@@ -133,7 +135,7 @@ class Entry:
             self.lost_micro_usd,
             _ms(record.queue_s),
             _ms(record.context_s),
-            _json(list(map(_loader_document, record.loaders))),
+            _json(map(_loader_document, record.loaders)) if record.loaders else _NONE,
             _ms(record.ttft_s),
             _ms(record.total_s),
             record.status,
@@ -233,11 +235,11 @@ def _loader_document(fact: LoaderFact) -> dict[str, Any]:
 
 def _ms(seconds: float) -> float:
     """Milliseconds to the microsecond. Rounding to a whole number first takes a tenth of what three decimals do."""
-    return round(seconds * 1_000_000) / 1_000
+    return round(seconds * 1_000_000) / 1_000 if seconds else 0.0
 
 
-def _json(value: list[dict[str, Any]]) -> str:
-    return orjson.dumps(value).decode() if value else "[]"
+def _json(documents: Iterable[dict[str, Any]]) -> str:
+    return orjson.dumps(list(documents)).decode()
 
 
 def _clean(*texts: str) -> tuple[str, ...]:
