@@ -31,7 +31,6 @@ from functools import partial
 from types import TracebackType
 
 import trio
-from attrs import frozen
 
 from gateway.accounts import Account
 from gateway.config import Assistant
@@ -50,6 +49,7 @@ from gateway.core.estimate import tokens_of
 from gateway.core.facts import LoaderFact, Outcome, Phase, Record
 from gateway.core.principal import Principal
 from gateway.core.telling import chain_of
+from gateway.core.values import value
 from gateway.dialects.provider import BadAnswer
 from gateway.dialects.responses_request import ResponsesRequest
 from gateway.dialects.responses_voice import ResponsesVoice
@@ -70,7 +70,7 @@ KEPT_CHARS = 131_072  # of an answer that a conversation remembers
 AFTER_FINISH_S = 0.5  # how long a usage that was asked for may follow the finish reason
 
 
-@frozen(kw_only=True, slots=True)
+@value(kw_only=True, slots=True)
 class Answer:
     """What the edge sends: a whole body, or a stream that ``run`` feeds into an outlet.
 

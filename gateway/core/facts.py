@@ -14,6 +14,8 @@ import enum
 
 from attrs import define, field, frozen
 
+from gateway.core.values import value
+
 
 class Phase(enum.Enum):
     """How far the request has come; with an outcome it says where it ended."""
@@ -38,7 +40,7 @@ class Outcome(enum.Enum):
     CANCELLED = "cancelled"
 
 
-@frozen(kw_only=True, slots=True)
+@value(kw_only=True, slots=True)
 class Usage:
     """Tokens of one answer, as the provider reports them, or estimated and marked so."""
 

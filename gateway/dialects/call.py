@@ -19,6 +19,8 @@ from typing import Any, Literal
 
 from attrs import Factory, frozen
 
+from gateway.core.values import value
+
 Ttl = Literal["", "5m", "1h"]
 MediaKind = Literal["image", "audio", "video", "file"]
 Role = Literal["system", "user", "assistant"]
@@ -209,7 +211,7 @@ class Call:
     dialect: str = ""
 
 
-@frozen(kw_only=True, slots=True)
+@value(kw_only=True, slots=True)
 class Encoded:
     """A call as a provider gets it.
 

@@ -13,11 +13,12 @@ from typing import Annotated, Any
 
 import msgspec
 import orjson
-from attrs import evolve, frozen
+from attrs import evolve
 
 from gateway.core.ask import LoaderNews
 from gateway.core.errors import GatewayError, RequestError
 from gateway.core.facts import Record
+from gateway.core.values import value
 from gateway.dialects import pairing
 from gateway.dialects.answer import Answer
 from gateway.dialects.call import Call, Encoded
@@ -75,7 +76,7 @@ _DEVELOPER = re.compile(rb'"role"\s*:\s*"developer"')
 _SYSTEM = msgspec.Raw(b'"system"')
 
 
-@frozen(kw_only=True, slots=True)
+@value(kw_only=True, slots=True)
 class ChatRequest:
     """One client request.
 

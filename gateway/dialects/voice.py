@@ -14,17 +14,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from attrs import Factory, field, frozen
+from attrs import Factory, field
 
 from gateway.core.ask import LoaderNews
 from gateway.core.errors import GatewayError
 from gateway.core.facts import Record, Usage
+from gateway.core.values import value
 from gateway.dialects.answer import Answer
 from gateway.dialects.call import Call
 from gateway.dialects.provider import ProviderDialect, Quirks, Writer
 
 
-@frozen(kw_only=True, slots=True)
+@value(kw_only=True, slots=True)
 class Opening:
     """What a voice may need of the request's head: some dialects put the model, or a version, outside the body.
 
@@ -72,7 +73,7 @@ class Request(Protocol):
         ...
 
 
-@frozen(kw_only=True, slots=True)
+@value(kw_only=True, slots=True)
 class Whole:
     """An answer that was not streamed.
 
@@ -158,7 +159,7 @@ class AnswerStream(Protocol):
         ...
 
 
-@frozen(kw_only=True, slots=True)
+@value(kw_only=True, slots=True)
 class Asking:
     """What to send to one target, and how to read what comes back.
 

@@ -11,10 +11,11 @@ from typing import Any, Protocol, runtime_checkable
 
 from attrs import frozen
 
+from gateway.core.values import value
 from gateway.edge.http1_head import Refusal
 
 
-@frozen(slots=True)
+@value(slots=True)
 class Reply:
     """A whole answer that needs no app.
 

@@ -14,9 +14,9 @@ from collections.abc import Iterable
 from typing import Any, Final, Literal
 
 import orjson
-from attrs import define
 
 from gateway.core.facts import AttemptFact, LoaderFact, Outcome, Record, Usage
+from gateway.core.values import value
 from gateway.ledger.prices import UNKNOWN, Prices
 from gateway.ledger.unread import ALL_READ, Lengths, Unread, what_nobody_read
 from gateway.store.ledger import COLUMNS
@@ -31,9 +31,9 @@ _NO_USAGE = Usage()
 _NONE = "[]"
 
 
-@define(kw_only=True, slots=True)
+@value(kw_only=True, slots=True)
 class Entry:
-    """One row. Nothing changes it; it is not frozen, for that would cost more than all else in making it.
+    """One row.
 
     Attributes:
         id: Unique over all processes; the row's identity when it is written again.
