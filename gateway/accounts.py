@@ -60,16 +60,14 @@ class Account:
     __slots__ = (
         "_accounts",
         "_micro_usd_per_token",
-        "_principal",
         "_prompt_micro_usd",
         "_prompt_tokens",
         "_ticket",
         "stops",
     )
 
-    def __init__(self, accounts: Accounts, principal: Principal, ticket: Ticket | None) -> None:
+    def __init__(self, accounts: Accounts, ticket: Ticket | None) -> None:
         self._accounts = accounts
-        self._principal = principal
         self._ticket = ticket
         self._prompt_tokens = 0
         self._prompt_micro_usd = 0
@@ -104,8 +102,7 @@ class Account:
         refused = await self._ticket.reserve_soon(of_model, self._prompt_tokens + answer_tokens, micro_usd)
         if refused is not None:
             raise refused
-        every = self._accounts.stop_streams
-        self.stops = every or any(rule.stop_streams for rule in (*self._principal.limits, *of_model))
+        self.stops = self._accounts.stop_streams or self._ticket.stops
 
     async def pass_through(self) -> None:
         """The same for what is passed through, whose tokens and cost nobody knows beforehand.
@@ -218,9 +215,9 @@ class Accounts:
     def enter(self, principal: Principal, now: float) -> Account | Rejected:
         """Count a request at the door; the refusal is returned, for it comes often where it comes at all."""
         if not principal.limits:
-            return Account(self, principal, None)
+            return Account(self, None)
         entered = self.quota.enter(principal.limits, now)
-        return entered if isinstance(entered, Rejected) else Account(self, principal, entered)
+        return entered if isinstance(entered, Rejected) else Account(self, entered)
 
     def rules_of(self, model: str) -> tuple[LimitRule, ...]:
         """The limits of a configured model."""

@@ -24,7 +24,8 @@ from gateway.quota.refusals import Headers, Refusal, Told, allowance, headers, r
 if TYPE_CHECKING:
     from gateway.quota.quota import Quota, Rules
 
-PATIENCE_S = 0.8  # a keeper that is only slow costs first requests time, no refusal; a round of its may take longer
+PATIENCE_S = 0.8  # a slow keeper costs first requests time, no refusal; less than one of its rounds may take
+_NEVER = -math.inf
 _EXTEND_BY = 4  # an exhausted reservation grows by a quarter, if it can
 
 
@@ -33,19 +34,21 @@ class Plan:
 
     Attributes:
         gates: Requests, then concurrency: one unit each.
-        requests: How many of them are of requests.
+        soft: Those that only warn.
+        stops: Whether one of them may end a stream.
         ends_at: When another period of a budget begins, in Unix time; None without budgets.
         told: What every answer's head says of them.
     """
 
-    __slots__ = ("ends_at", "gates", "money", "requests", "tokens", "told")
+    __slots__ = ("ends_at", "gates", "money", "soft", "stops", "tokens", "told")
 
     def __init__(self, meters: Sequence[Meter], ends_at: float | None) -> None:
         requests = [meter for meter in meters if meter.rule.kind in ("rpm", "rpd")]
         self.gates = requests + [meter for meter in meters if meter.rule.kind == "concurrent"]
-        self.requests = len(requests)
         self.tokens = [meter for meter in meters if meter.rule.kind in ("tpm", "tpd")]
         self.money = [meter for meter in meters if meter.rule.kind == "usd"]
+        self.soft = [meter for meter in (*self.gates, *self.tokens, *self.money) if not meter.rule.hard]
+        self.stops = any(meter.rule.stop_streams for meter in meters)
         self.ends_at = ends_at
         self.told = Told((*self.gates, *self.tokens))
 
@@ -61,7 +64,7 @@ class _Hold:
 
     def __init__(self, meter: Meter, units: int) -> None:
         self.meter, self.units, self.epoch = meter, units, meter.epoch
-        self.asked_at = -math.inf
+        self.asked_at = _NEVER
         meter.reserve(units)
 
 
@@ -178,6 +181,11 @@ class Ticket:
         self._asked = self._asked or not counted
         self.settle(0, 0, trio.current_time())
 
+    @property
+    def stops(self) -> bool:
+        """Whether one of the limits may end a stream."""
+        return self._plan.stops or (self._model is not None and self._model.stops)
+
     def headers(self) -> Headers:
         """What is left, for the answer's head: ``x-ratelimit-*``, ``RateLimit-Policy`` and ``RateLimit``."""
         told = (self._plan.told,) if self._model is None else (self._plan.told, self._model.told)
@@ -189,8 +197,8 @@ class Ticket:
         return [
             f"{meter.rule.scope} '{meter.rule.owner}' may {allowance(meter.rule)}; that is exceeded"
             for plan in plans
-            for meter in (*plan.gates, *plan.tokens, *plan.money)
-            if not meter.rule.hard and meter.avail + meter.remaining < 0
+            for meter in plan.soft
+            if meter.avail + meter.remaining < 0
         ]
 
     def _ends_streams(self, hold: _Hold) -> bool:
