@@ -110,7 +110,7 @@ def outcome_of(make: Callable[[], Config]) -> Config | tuple[Fault, ...]:
         return faults.faults
 
 
-@settings(derandomize=True, deadline=None, max_examples=300)
+@settings(derandomize=True, deadline=None, max_examples=150)
 @given(DOCUMENTS)
 def test_any_document_is_a_configuration_or_faults(document: dict[str, Any]) -> None:
     outcome = outcome_of(lambda: build(document, environ={"A": "1\n\x00"}))
