@@ -97,7 +97,7 @@ def url_of(kind, request, tmp_path):
 def test_four_processes_of_a_hundred_clients_never_pass_more_than_the_limit_and_use_nearly_all_of_it(
     kind, request, tmp_path
 ):
-    limit, window_s = 200, 20.0  # 600 a minute
+    limit, window_s = 100, 10.0  # 600 a minute
     with workers(4, kind, url_of(kind, request, tmp_path), "rpm", limit, window_s, "100x", 5.0, 0.0) as four:
         began = time.monotonic()
         time.sleep(2 * window_s + 0.5)
@@ -106,7 +106,6 @@ def test_four_processes_of_a_hundred_clients_never_pass_more_than_the_limit_and_
     most = max(bisect_left(times, begin + window_s) - place for place, begin in enumerate(times))
     assert most <= limit
     usable = len([at for at in times if began + window_s < at <= began + 2 * window_s]) / limit
-    print(f"usable {usable:.3f} most {most}")
     assert usable >= 0.95
 
 
