@@ -11,7 +11,7 @@ from gateway.config.environment import from_environment
 from gateway.config.load import Overrides, load
 from gateway.config.tree import Config
 
-_Stamp = tuple[int, int, int, int]
+Stamp = tuple[int, int, int, int]
 
 
 @define(kw_only=True)
@@ -25,7 +25,7 @@ class Source:
 
     path: Path | None
     overrides: Overrides = field(factory=dict)
-    _seen: _Stamp | None = field(default=None, init=False)
+    _seen: Stamp | None = field(default=None, init=False)
 
     def read(self, environ: Mapping[str, str]) -> Config | None:
         """The configuration as it is now; None if there is neither a file nor a provider's key.
@@ -38,12 +38,12 @@ class Source:
             return from_environment(environ, overrides=self.overrides)
         return load(self.path, environ=environ, overrides=self.overrides)
 
-    def changed(self) -> bool:
-        """Whether the file is another one than was read last. One that is missing has not changed: it may come back."""
+    def news(self) -> Stamp | None:
+        """The file's state, if it is not the one that was read last. A missing file is no news: it may come back."""
         now = self._stamp()
-        return now is not None and now != self._seen
+        return None if now == self._seen else now
 
-    def _stamp(self) -> _Stamp | None:
+    def _stamp(self) -> Stamp | None:
         if self.path is None:
             return None
         try:
