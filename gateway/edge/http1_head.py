@@ -6,11 +6,12 @@ beside ``Transfer-Encoding``. Where it is lenient (measured on 0.9.0: two spaces
 RTSP, ``gzip, chunked``, chunked on HTTP/1.0, fragments, no or several Host) this module refuses.
 
 A parser sees exactly one head and is thrown away (0.3 µs): what follows the head is framed by ``http1_body``, so a
-parser can never disagree with us about where a request ends, and nothing is parsed before its turn.
+parser can never disagree with us about where a request ends, and nothing is parsed before its turn. A head that is,
+but for its length, byte by byte the one before it on the connection is not parsed again (:class:`Heads`).
 
 Limits: :data:`MAX_LINE_BYTES` for the request line (414), :data:`MAX_HEADERS` header lines (431); the size of the whole
 head is the caller's ``server.max_header_bytes`` (431).
-Cost: about 5 µs for nine headers.
+Cost: about 5 µs for nine headers; 1.2 µs for those of the request before.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ CHUNKED: Final = -1  # Head.body_bytes of a body whose length nobody announced
 
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?#@]+)([/?].*)?", re.IGNORECASE)
 _HOST_BYTES: Final = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=%:[]"
+_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)[ \t]*\r\n", re.IGNORECASE)
+_MAX_DIGITS: Final = 15  # of a length that needs no look at what its number may be at most
+_PATIENCE: Final = 8  # heads in a row that may differ before a connection's are not compared any more
 _SPECIAL: Final = frozenset((b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade"))
 
 
@@ -130,6 +134,55 @@ def parse_head(block: bytes) -> Head:
     if parts.target[:1] != b"/" or b"#" in parts.target:
         _apply_unusual_target(head)
     return head
+
+
+class Heads:
+    """The heads of one connection: a client says the same with each request, but for the length of the body.
+
+    Bytes that were found to be a head are one with other digits in the place of its ``Content-Length``, too, and mean
+    the same with another length. Only a ``POST`` is remembered.
+    """
+
+    __slots__ = ("_after", "_before", "_last", "_patience", "_place")
+
+    def __init__(self) -> None:
+        self._last: Head | None = None
+        self._before = self._after = b""  # the length's digits
+        self._place = 0  # of the length among the headers
+        self._patience = _PATIENCE
+
+    def parse(self, block: bytes) -> Head:
+        """As :func:`parse_head`."""
+        last = self._last
+        if last is not None and block.startswith(self._before) and block.endswith(self._after):
+            length = block[len(self._before) : len(block) - len(self._after)]
+            if length.isdigit() and len(length) <= _MAX_DIGITS:
+                self._patience = _PATIENCE
+                headers = last.headers.copy()
+                headers[self._place] = (b"content-length", length)
+                return Head(
+                    last.method,
+                    last.target,
+                    last.version,
+                    headers,
+                    int(length),
+                    last.keep_alive,
+                    last.expects_continue,
+                )
+        head = parse_head(block)
+        if self._patience:
+            self._remember(block, head)
+        return head
+
+    def _remember(self, block: bytes, head: Head) -> None:
+        self._patience -= 1
+        length = _LENGTH.search(block) if head.method == "POST" and self._patience else None
+        if length is None:
+            self._last = None
+            return
+        self._last = head
+        self._before, self._after = block[: length.start(1)], block[length.end(1) :]
+        self._place = [name for name, _ in head.headers].index(b"content-length")
 
 
 class _Parts:

@@ -33,7 +33,7 @@ import trio
 
 from gateway.edge.gate import Reply
 from gateway.edge.http1_body import Body, body_of
-from gateway.edge.http1_head import Head, Refusal, check_start, headers_too_large, parse_head
+from gateway.edge.http1_head import Head, Heads, Refusal, check_start, headers_too_large
 from gateway.edge.http1_reply import ResponseError, error_reply, failed, whole
 from gateway.edge.http1_turn import SPILL_BYTES, Turn
 from gateway.edge.pipes import ClientGone, Pipe
@@ -56,8 +56,8 @@ class Conversation:
     """
 
     __slots__ = (
-        "_answering", "_base", "_clock", "_closing", "_deadline", "_fresh", "_idle", "_nursery", "_part_s", "_rest",
-        "_room", "_searched", "_service", "_spill", "_turn", "_work", "handover", "linger", "pipe",
+        "_answering", "_base", "_clock", "_closing", "_deadline", "_fresh", "_heads", "_idle", "_nursery", "_part_s",
+        "_rest", "_room", "_searched", "_service", "_spill", "_turn", "_work", "handover", "linger", "pipe",
     )  # fmt: skip
 
     def __init__(
@@ -84,6 +84,7 @@ class Conversation:
         self._idle: trio.lowlevel.Task | None = None  # the worker, while it waits for a turn
         self._clock = trio.CancelScope()
         self._deadline = inf
+        self._heads = Heads()
         self._rest = b""  # bytes beyond the current request
         self._part_s = 0.0  # what each part of the current body may take; 0: the deadline is for the whole
         self._searched = 0  # how far they have been searched for the end of a head
@@ -210,7 +211,7 @@ class Conversation:
                 block = self._take_head()
                 if block is None:
                     return
-                head = parse_head(block)
+                head = self._heads.parse(block)
                 if head.websocket:
                     self._hand_over(block + self._rest)
                     return
