@@ -35,11 +35,12 @@ from gateway.edge.gate import Reply
 from gateway.edge.http1_head import Refusal
 from gateway.exchange import Exchange
 from gateway.flow.groups import unwrapped
-from gateway.flow.relay import ClientStalled, Offer, Outlet
+from gateway.flow.relay import ClientStalled, Outlet
 from gateway.passthrough import Passage
 
 if TYPE_CHECKING:
     from gateway.edge.http import GatewayApp
+    from gateway.edge.http1_turn import Turn
 
 CANCELS = "sluice.cancel"
 MAX_DROPPED_CHARS = 1_000  # of the field names that the provider has no counterpart for
@@ -54,7 +55,7 @@ class RequestConnection(TrioASGIHTTPConnection):
     """Quart's connection class for this app; see the module."""
 
     app: GatewayApp
-    _offer: Callable[[bytes], Offer] | None = None  # our own server's short way to the client's socket
+    _turn: Turn | None = None  # our own server's shorter ways to the client
 
     async def __call__(self, receive: Any, send: Any) -> None:
         scope = cast("dict[str, Any]", self.scope)
@@ -75,7 +76,7 @@ class RequestConnection(TrioASGIHTTPConnection):
         with entered:
             if why is not None:
                 why["on_cancel"] = entered.hang_up
-                self._offer = why.get("offer")
+                self._turn = why.get("turn")
                 try:
                     await self._run(entered, scope, receive, send)
                 finally:
@@ -93,21 +94,24 @@ class RequestConnection(TrioASGIHTTPConnection):
         self, exchange: Exchange, endpoint: Endpoint, opening: Opening, receive: Receive, send: Send
     ) -> None:
         """The story of a gated request, inside a scope that the client's leaving cancels."""
-        settings = self.app.gateway.config.server
 
         async def listen() -> bytes:
+            body = self._turn.take_whole() if self._turn is not None else None
+            if body is not None:
+                return body
+            settings = self.app.gateway.config.server
             return await read_body(receive, settings.max_body_bytes, settings.body_timeout_s)
 
         try:
             answer = await endpoint.view(exchange, listen, endpoint.voice(opening))
         except GatewayError as error:
-            await _send_error(send, exchange, error, endpoint.error)
+            await self._reply(send, _error_reply(exchange, error, endpoint.error))
             return
         exchange.record.status = 200
         streamed = answer.body is None or answer.events
         headers = (_stream_headers(endpoint, opening) if streamed else [JSON_HEADER]) + _answer_headers(exchange)
         if answer.body is not None:
-            await _send_reply(send, Reply(200, headers, answer.body))
+            await self._reply(send, Reply(200, headers, answer.body))
         else:
             assert answer.run is not None
             await self._send_stream(answer.run, 200, headers, send)
@@ -122,7 +126,7 @@ class RequestConnection(TrioASGIHTTPConnection):
         try:
             answer = await passage.answer(part)
         except GatewayError as error:
-            await _send_error(send, passage, error, self.app.door.words(scope))
+            await self._reply(send, _error_reply(passage, error, self.app.door.words(scope)))
             return
         passage.record.status = answer.status
         headers = [*answer.headers, *_answer_headers(passage)]
@@ -139,10 +143,11 @@ class RequestConnection(TrioASGIHTTPConnection):
         start = {"type": "http.response.start", "status": status, "headers": headers}
         # Our own server drops a client that makes no progress; the reader's limit stands behind that one.
         stall_s = self.app.gateway.config.server.client_stall_s
-        outlet = Outlet(self._offer, client_stall_s=stall_s if self._offer is None else 4 * stall_s)
+        offer = None if self._turn is None else self._turn.offer
+        outlet = Outlet(offer, client_stall_s=stall_s if offer is None else 4 * stall_s)
 
         async def write(data: bytes, more: bool) -> None:
-            if data or not more or self._offer is not None:
+            if data or not more or offer is not None:
                 await send({"type": "http.response.body", "body": data, "more_body": more})
 
         # A stalled client is dropped, and one whose answer cannot say that it broke off: no last chunk is sent, so that
@@ -153,6 +158,13 @@ class RequestConnection(TrioASGIHTTPConnection):
                 nursery.start_soon(run, outlet)
                 await send(start)
                 await outlet.write_to(write)
+
+    async def _reply(self, send: Send, reply: Reply) -> None:
+        """Answer with a whole document."""
+        if self._turn is not None:
+            await self._turn.reply(reply)
+        else:
+            await _send_reply(send, reply)
 
     async def _run_watched(
         self,
@@ -185,12 +197,13 @@ def _note_why(exchange: Exchange | Passage, why: dict[str, Any]) -> None:
         exchange.record.code = "client_stalled"
 
 
-async def _send_error(send: Send, exchange: Exchange | Passage, error: GatewayError, document: ErrorDocument) -> None:
+def _error_reply(exchange: Exchange | Passage, error: GatewayError, document: ErrorDocument) -> Reply:
+    """What the client is told of an error; noted in the record, too."""
     exchange.fail(error)
     exchange.record.status = error.http_status
-    refusal = error_reply(error, request_id=exchange.record.request_id, document=document)
-    refusal.headers.extend(_target_headers(exchange))
-    await _send_reply(send, refusal)
+    reply = error_reply(error, request_id=exchange.record.request_id, document=document)
+    reply.headers.extend(_target_headers(exchange))
+    return reply
 
 
 async def _send_reply(send: Send, reply: Reply) -> None:

@@ -25,13 +25,17 @@ from gateway.edge.http1_head import Refusal
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _STATUS_LINES: Final = {s.value: b"HTTP/1.1 %d %b\r\n" % (s.value, s.phrase.encode("ascii")) for s in HTTPStatus}
+_BODILESS: Final = frozenset((204, 304))
 _TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _HANDLED: Final = frozenset((b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"date"))
 # What the gateway itself writes: tokens that the server does not handle, so nothing about the name is left to check.
 _PLAIN: Final = frozenset(
     (
-        b"content-type", b"cache-control", b"retry-after", b"retry-after-ms", b"www-authenticate", b"x-accel-buffering",
-        b"x-request-id", b"x-sluice-attempts", b"x-sluice-queue-ms", b"x-sluice-target",
+        b"cache-control", b"content-type", b"ratelimit", b"ratelimit-policy", b"retry-after", b"retry-after-ms",
+        b"www-authenticate", b"x-accel-buffering", b"x-ratelimit-limit-requests", b"x-ratelimit-limit-tokens",
+        b"x-ratelimit-remaining-requests", b"x-ratelimit-remaining-tokens", b"x-ratelimit-reset-requests",
+        b"x-ratelimit-reset-tokens", b"x-request-id", b"x-should-retry", b"x-sluice-attempts", b"x-sluice-cost-usd",
+        b"x-sluice-dropped", b"x-sluice-limit-warning", b"x-sluice-queue-ms", b"x-sluice-target",
     )
 )  # fmt: skip
 
@@ -84,7 +88,7 @@ class Response:
         head = b"".join(lines)
         _check_lines(head, len(lines))
         self._status = status
-        self._bodiless = self._head_only or status in (204, 304)
+        self._bodiless = self._head_only or status in _BODILESS
         self._head = head
         self.started = True
 
@@ -110,6 +114,16 @@ class Response:
         if not more:
             return b"%b%x\r\n%b\r\n0\r\n\r\n" % (head, len(data), data) if data else head + b"0\r\n\r\n"
         return b"%b%x\r\n%b\r\n" % (head, len(data), data) if data else head
+
+    def whole(self, reply: Reply, date_line: bytes) -> bytes:
+        """Status, headers and body at once. *Cost*: about 1.3 µs for a reply of ours, twice that on the general way."""
+        if not (self.started or self._head_only or self._http10):
+            data = _plain(reply, date_line, self.keep_alive)
+            if data is not None:
+                self.started = self.committed = self.complete = True
+                return data
+        self.start(reply.status, reply.headers)
+        return self.body(reply.body, False, date_line)
 
     def _keep(self, name: bytes, value: bytes, lines: list[bytes]) -> None:
         if name == b"content-length":
@@ -152,23 +166,22 @@ class Response:
 
 
 def whole(reply: Reply, date_line: bytes, *, head_only: bool, http10: bool, keep_alive: bool) -> bytes:
-    """A reply as one write. *Cost*: about 1.3 µs for a refusal of ours, twice that on the general way."""
-    if head_only or http10 or not 400 <= reply.status <= 599:
-        return _whole(reply, date_line, head_only=head_only, http10=http10, keep_alive=keep_alive)
-    head = _STATUS_LINES.get(reply.status) or b"HTTP/1.1 %d Status\r\n" % reply.status
+    """A reply as one write."""
+    return Response(head_only=head_only, http10=http10, keep_alive=keep_alive).whole(reply, date_line)
+
+
+def _plain(reply: Reply, date_line: bytes, keep_alive: bool) -> bytes | None:
+    """A reply whose headers are the gateway's own, and whose body is sent; None where more has to be looked at."""
+    head = _STATUS_LINES.get(reply.status)
+    if head is None or reply.status in _BODILESS:
+        return None
     for name, value in reply.headers:
         if name not in _PLAIN:
-            return _whole(reply, date_line, head_only=head_only, http10=http10, keep_alive=keep_alive)
+            return None
         head += b"%b: %b\r\n" % (name, value)
     _check_lines(head, len(reply.headers) + 1)
     close = b"" if keep_alive else b"connection: close\r\n"
     return b"%b%bcontent-length: %d\r\n%b\r\n%b" % (head, date_line, len(reply.body), close, reply.body)
-
-
-def _whole(reply: Reply, date_line: bytes, *, head_only: bool, http10: bool, keep_alive: bool) -> bytes:
-    response = Response(head_only=head_only, http10=http10, keep_alive=keep_alive)
-    response.start(reply.status, reply.headers)
-    return response.body(reply.body, False, date_line)
 
 
 def _check_lines(head: bytes, lines: int) -> None:

@@ -6,7 +6,8 @@ reader enters the turn from outside: :meth:`Turn.arrived` when body bytes came, 
 the client then sees is decided by the connection once the app has unwound: the refusal's answer if no byte of a
 response was sent, a broken-off connection otherwise. An app that keeps records finds the refusal in
 ``scope["extensions"]["sluice.cancel"]["refusal"]``: nobody left then; and ``["stalled"]``, which is true if the client
-was dropped because it had stopped reading.
+was dropped because it had stopped reading. ``["turn"]`` is the turn itself, whose :meth:`Turn.take_whole`,
+:meth:`Turn.reply` and :meth:`Turn.offer` are shorter ways for an app that knows them than ASGI's messages.
 
 ``receive()`` answers ``100 Continue`` when it is first asked for a body that the client holds back, and
 ``http.disconnect`` once the client has left or the response is complete.
@@ -20,6 +21,7 @@ from typing import Any, Final
 
 import trio
 
+from gateway.edge.gate import Reply
 from gateway.edge.http1_body import Body
 from gateway.edge.http1_head import Head, Refusal
 from gateway.edge.http1_reply import CONTINUE, Response
@@ -79,7 +81,7 @@ class Turn:
         self.scope = scope
         self.failed = self.left = self.stalled = self.cut = False
         self.refusal: Refusal | None = None
-        why["offer"] = self.offer
+        why["turn"] = self
 
     async def call(self) -> None:
         """Call the app; ``failed`` tells whether it raised. Raises nothing but cancellation.
@@ -98,7 +100,7 @@ class Turn:
             error = caught
         finally:
             self._service.end()
-            for name in ("offer", "on_cancel"):
+            for name in ("turn", "on_cancel"):
                 self._why.pop(name, None)
             if error is not None:
                 self.failed = True
@@ -124,6 +126,22 @@ class Turn:
                 continue
             self._news = trio.Event()
             await self._news.wait()
+
+    def take_whole(self) -> bytes | None:
+        """The body, if all of it is here: as it is as a rule when the app begins. Otherwise :meth:`receive` it."""
+        if not self.body.complete or self._asked:
+            return None
+        self._asked = True
+        self._make_room()
+        return self.body.take()
+
+    async def reply(self, reply: Reply) -> None:
+        """The whole response at once, as two messages to :meth:`send` would make it; for half of what they cost."""
+        response = self.response
+        if self._service.draining or not self._may_keep_alive():
+            response.keep_alive = False
+        await self._write(response.whole(reply, self._service.date_line()))
+        self._wake()
 
     async def send(self, message: dict[str, Any]) -> None:
         """ASGI ``send``; after the client has left it does nothing.

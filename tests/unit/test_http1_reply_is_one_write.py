@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.edge.gate import Reply
 from gateway.edge.http1_head import Refusal
@@ -160,3 +162,36 @@ def test_the_short_way_of_a_refusal_writes_what_the_general_way_writes(*, keep_a
 def test_nothing_is_injected_on_the_short_way_either(value: bytes) -> None:
     with pytest.raises(ResponseError, match="CR, LF or NUL"):
         whole(Reply(429, [(b"x-request-id", value)], b""), DATE, head_only=False, http10=False, keep_alive=True)
+
+
+OURS = [(b"content-type", b"application/json"), (b"x-request-id", b"r"), (b"x-sluice-target", b"p/m")]
+THEIRS = [(b"x", b"y"), (b"Content-Length", b"3"), (b"connection", b"close"), (b"x-request-id", b"a\r\nb: c")]
+
+
+@given(
+    status=st.sampled_from([200, 201, 204, 304, 404, 429, 503, 599, 999, 199]),
+    headers=st.lists(st.sampled_from(OURS + THEIRS), max_size=4),
+    body=st.sampled_from([b"", b"abc"]),
+    flags=st.tuples(st.booleans(), st.booleans(), st.booleans()),
+)
+def test_all_at_once_is_the_same_as_in_two_steps(
+    status: int, headers: list[tuple[bytes, bytes]], body: bytes, flags: tuple[bool, bool, bool]
+) -> None:
+    head_only, http10, keep_alive = flags
+    at_once = response(head_only=head_only, http10=http10, keep_alive=keep_alive)
+    in_steps = response(head_only=head_only, http10=http10, keep_alive=keep_alive)
+
+    def steps() -> bytes:
+        in_steps.start(status, headers)
+        return in_steps.body(body, False, DATE)
+
+    try:
+        expected = steps()
+    except ResponseError:
+        with pytest.raises(ResponseError):
+            at_once.whole(Reply(status, headers, body), DATE)
+        return
+    assert at_once.whole(Reply(status, headers, body), DATE) == expected
+    assert (at_once.complete, at_once.committed, at_once.keep_alive) == (True, True, in_steps.keep_alive)
+    with pytest.raises(ResponseError):
+        at_once.whole(Reply(status, headers, body), DATE)
