@@ -10,7 +10,6 @@ is made, text cleaned and JSON written in the writer's thread, 4 µs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, Final, Literal
 
 import orjson
@@ -123,7 +122,7 @@ class Entry:
             model,
             assistant,
             target,
-            _json(map(_attempt_document, record.attempts, self.costs)) if record.attempts else _NONE,
+            _attempts(record.attempts, self.costs) if record.attempts else _NONE,
             usage.prompt_tokens,
             usage.completion_tokens,
             usage.cached_tokens,
@@ -135,7 +134,7 @@ class Entry:
             self.lost_micro_usd,
             _ms(record.queue_s),
             _ms(record.context_s),
-            _json(map(_loader_document, record.loaders)) if record.loaders else _NONE,
+            _loaders(record.loaders) if record.loaders else _NONE,
             _ms(record.ttft_s),
             _ms(record.total_s),
             record.status,
@@ -160,15 +159,20 @@ def make_entry(record: Record, *, id: str, now_s: float, prices: Prices, lengths
     cost: int | None = 0
     lost: int | None = 0
     costs = []
+    has_model = record.target.partition("/")[2]  # none where a path was passed through, or nothing was asked for
+    known = prices.of(record.target) if has_model and served is not None else UNKNOWN
     for fact in record.attempts:
-        micro_usd = prices.cost_micro_usd(fact.target, fact.usage) if fact.usage is not None else 0
+        if fact.usage is None:
+            micro_usd: int | None = 0
+        elif fact is served:
+            micro_usd = known.micro_usd(fact.usage)
+        else:
+            micro_usd = prices.cost_micro_usd(fact.target, fact.usage)
         costs.append(micro_usd)
         if fact is served:
             cost = micro_usd
         elif lost is not None:
             lost = None if micro_usd is None else lost + micro_usd
-    has_model = record.target.partition("/")[2]  # none where a path was passed through, or nothing was asked for
-    known = prices.of(record.target) if has_model and served is not None else UNKNOWN
     if record.path and record.attempts:  # passed through: nobody says what that costs
         cost = None
     unread = ALL_READ
@@ -207,39 +211,52 @@ def _served(record: Record) -> AttemptFact | None:
     return None
 
 
-def _attempt_document(fact: AttemptFact, cost: int | None) -> dict[str, Any]:
-    usage = fact.usage or _NO_USAGE
-    target, code = _clean(fact.target, fact.code)
-    return {
-        "target": target,
-        "kind": fact.kind._value_,
-        "outcome": fact.outcome,
-        "status": fact.status,
-        "code": code,
-        "ttft_ms": _ms(fact.ttft_s),
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "cached_tokens": usage.cached_tokens,
-        "cache_write_tokens": usage.cache_write_tokens,
-        "long_cache_write_tokens": usage.long_cache_write_tokens,
-        "reasoning_tokens": usage.reasoning_tokens,
-        "estimated": usage.estimated,
-        "cost_micro_usd": cost,
-    }
+def _attempts(facts: list[AttemptFact], costs: list[int | None]) -> str:
+    """The attempts as JSON; numbers that are 0 and texts that are "" are left out, but for the cost."""
+    documents = []
+    for fact, cost in zip(facts, costs, strict=True):
+        target, code = _clean(fact.target, fact.code)
+        document: dict[str, Any] = {
+            "target": target,
+            "kind": fact.kind._value_,
+            "outcome": fact.outcome,
+            "cost_micro_usd": cost,
+        }
+        if fact.status:
+            document["status"] = fact.status
+        if code:
+            document["code"] = code
+        if fact.ttft_s:
+            document["ttft_ms"] = _ms(fact.ttft_s)
+        if fact.usage is not None:
+            _add_usage(document, fact.usage)
+        documents.append(document)
+    return orjson.dumps(documents).decode()
 
 
-def _loader_document(fact: LoaderFact) -> dict[str, Any]:
-    (loader,) = _clean(fact.loader)
-    return {"loader": loader, "outcome": fact.outcome, "ms": fact.ms}
+def _add_usage(document: dict[str, Any], usage: Usage) -> None:
+    document["prompt_tokens"] = usage.prompt_tokens
+    document["completion_tokens"] = usage.completion_tokens
+    if usage.cached_tokens:
+        document["cached_tokens"] = usage.cached_tokens
+    if usage.cache_write_tokens:
+        document["cache_write_tokens"] = usage.cache_write_tokens
+        document["long_cache_write_tokens"] = usage.long_cache_write_tokens
+    if usage.reasoning_tokens:
+        document["reasoning_tokens"] = usage.reasoning_tokens
+    if usage.estimated:
+        document["estimated"] = True
+
+
+def _loaders(facts: list[LoaderFact]) -> str:
+    return orjson.dumps(
+        [{"loader": _clean(one.loader)[0], "outcome": one.outcome, "ms": one.ms} for one in facts]
+    ).decode()
 
 
 def _ms(seconds: float) -> float:
     """Milliseconds to the microsecond. Rounding to a whole number first takes a tenth of what three decimals do."""
     return round(seconds * 1_000_000) / 1_000 if seconds else 0.0
-
-
-def _json(documents: Iterable[dict[str, Any]]) -> str:
-    return orjson.dumps(list(documents)).decode()
 
 
 def _clean(*texts: str) -> tuple[str, ...]:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 SCALE: Final = 10**18
 MAX_KEPT: Final = 10_000  # models; a wildcard lets clients name any
 _HALF = SCALE // 2
+_FOREVER_S = float("inf")
 _DATED_S = 60.0  # prices with dates and times are looked up again at each full minute
 _PARTS = ("input", "output", "cache_read", "cache_write", "cache_write_1h", "output_reasoning")
 
@@ -75,7 +76,7 @@ class Known:
 
     rates: tuple[Rates, ...] = ()
     version: str = ""
-    until_s: float = float("inf")
+    until_s: float = _FOREVER_S
 
     def micro_usd(self, usage: Usage) -> int | None:
         """The cost, rounded half up to a micro-dollar; None if it is unknown."""
@@ -165,7 +166,7 @@ class Prices:
     def of(self, target: str) -> Known:
         """What is known of the price of a ``provider/model`` now; :data:`UNKNOWN` without rates."""
         known = self._kept.get(target)
-        if known is None or known.until_s <= self._now():
+        if known is None or (known.until_s != _FOREVER_S and known.until_s <= self._now()):
             known = self._look_up(target)
         return known
 
@@ -217,7 +218,7 @@ class Prices:
             return UNKNOWN
         now_s = self._now()
         rates = _rates(info.get_prices(datetime.fromtimestamp(now_s, UTC)))
-        until_s = float("inf") if isinstance(info.prices, ModelPrice) else (now_s // _DATED_S + 1) * _DATED_S
+        until_s = _FOREVER_S if isinstance(info.prices, ModelPrice) else (now_s // _DATED_S + 1) * _DATED_S
         return Known(rates=rates, version=f"genai-prices/{genai_prices.__version__}" if rates else "", until_s=until_s)
 
 

@@ -54,10 +54,8 @@ MEASURES: Final[Mapping[str, str]] = {
     "tokens_saved": "tokens_saved",
     "saved_micro_usd": "saved_micro_usd",
 }
-_ADD = (
-    f"INSERT INTO usage_entry ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))}) "  # noqa: S608
-    "ON CONFLICT (id) DO NOTHING"
-)
+# Without the columns' names, which are the table's in its order: SQLite looks the text up anew for each row.
+_ADD = f"INSERT INTO usage_entry VALUES ({','.join('?' * len(COLUMNS))}) ON CONFLICT (id) DO NOTHING"  # noqa: S608
 # Whose spending a budget limits, and which rows are theirs. A key's goes by name and id, see identity/belonging.
 Spender = Literal["key", "team", "org"]
 SPENDERS: Final[Mapping[Spender, str]] = {
