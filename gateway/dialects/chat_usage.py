@@ -18,32 +18,22 @@ def usage_of(said: dict[str, Any]) -> Usage | None:
     prompt, completion = said.get("prompt_tokens_details"), said.get("completion_tokens_details")
     prompt = prompt if isinstance(prompt, dict) else {}
     completion = completion if isinstance(completion, dict) else {}
-    try:
-        asked, answered = _count(said, "prompt_tokens"), _count(said, "completion_tokens")
-        reasoning = _count(completion, "reasoning_tokens")
-        if reasoning and _count(said, "total_tokens") == asked + answered + reasoning:
-            answered += reasoning  # xAI counts them apart
-        return Usage(
-            prompt_tokens=asked,
-            completion_tokens=answered,
-            cached_tokens=_cached(said, prompt),
-            reasoning_tokens=reasoning,
-            cache_write_tokens=_count(prompt, "cache_write_tokens"),
-        )
-    except ValueError:
-        return None
-
-
-def _cached(said: dict[str, Any], prompt: dict[str, Any]) -> int:
-    """OpenAI's place for it; DeepSeek's; Kimi's."""
-    return _count(prompt, "cached_tokens") or _count(said, "prompt_cache_hit_tokens") or _count(said, "cached_tokens")
-
-
-def _count(said: dict[str, Any], name: str) -> int:
-    value = said.get(name) or 0
-    if type(value) is not int or not 0 <= value <= MAX_TOKENS:
-        raise ValueError(name)
-    return value
+    asked, answered = said.get("prompt_tokens") or 0, said.get("completion_tokens") or 0
+    # OpenAI's place for it; DeepSeek's; Kimi's.
+    cached = prompt.get("cached_tokens") or said.get("prompt_cache_hit_tokens") or said.get("cached_tokens") or 0
+    written, reasoning = prompt.get("cache_write_tokens") or 0, completion.get("reasoning_tokens") or 0
+    for count in (asked, answered, cached, written, reasoning):
+        if type(count) is not int or not 0 <= count <= MAX_TOKENS:
+            return None
+    if reasoning and said.get("total_tokens") == asked + answered + reasoning:
+        answered += reasoning  # xAI counts them apart
+    return Usage(
+        prompt_tokens=asked,
+        completion_tokens=answered,
+        cached_tokens=cached,
+        reasoning_tokens=reasoning,
+        cache_write_tokens=written,
+    )
 
 
 def usage_document(usage: Usage) -> dict[str, Any]:

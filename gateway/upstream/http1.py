@@ -87,7 +87,6 @@ class Connection:
         "_excess",
         "_fault",
         "_head_bytes",
-        "_header_bytes",
         "_keep_alive",
         "_label",
         "_limits",
@@ -95,6 +94,7 @@ class Connection:
         "_pieces",
         "_received",
         "_surplus",
+        "_trailer_bytes",
         "_until_close",
         "_written",
         "complete",
@@ -132,7 +132,7 @@ class Connection:
         self._until_close = False
         self._fault: TransportError | None = None
         self._head_bytes = 0
-        self._header_bytes = 0
+        self._trailer_bytes = 0
         self._excess = 0
         self.wire.sent = False
 
@@ -283,6 +283,8 @@ class Connection:
     def _feed(self, data: bytes) -> None:
         in_head = not self.status
         known = len(self._pieces)
+        if in_head:
+            self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as exc:
@@ -291,7 +293,6 @@ class Connection:
                 raise self._failed("protocol", f"not an acceptable HTTP/1.1 answer: {cause or exc}") from exc
             self._surplus = True
         if in_head:
-            self._head_bytes += len(data)
             if not self.status and self._head_bytes > self._limits.head_bytes:
                 raise self._failed("protocol", f"the head is larger than {self._limits.head_bytes} bytes")
         elif not self.complete:
@@ -327,13 +328,21 @@ class Connection:
             raise _Refused("bytes after the answer")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        headers = self.trailers if self.status else self.headers
-        if len(headers) >= self._limits.header_count:
+        if self.status:
+            self._on_trailer(name, value)
+        else:  # how many there are is looked at once, and what is read of a head that does not end is bounded
+            self.headers.append((name.lower(), value.rstrip(b" \t")))
+
+    def _on_trailer(self, name: bytes, value: bytes) -> None:
+        self.trailers.append((name.lower(), value.rstrip(b" \t")))
+        self._trailer_bytes += len(name) + len(value) + 4
+        self._check_size(self.trailers, self._trailer_bytes)
+
+    def _check_size(self, headers: Headers, size_bytes: int) -> None:
+        if len(headers) > self._limits.header_count:
             raise _Refused(f"more than {self._limits.header_count} headers")
-        self._header_bytes += len(name) + len(value) + 4
-        if self._header_bytes > self._limits.head_bytes:
+        if size_bytes > self._limits.head_bytes:
             raise _Refused(f"headers larger than {self._limits.head_bytes} bytes")
-        headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
@@ -345,11 +354,14 @@ class Connection:
         if status < 200:
             self.headers.clear()
             return
+        most = self._head_bytes  # and some of the body, perhaps
+        if most > self._limits.head_bytes:
+            most = sum(len(name) + len(value) + 4 for name, value in self.headers)
+        self._check_size(self.headers, most)
         coding = [value for name, value in self.headers if name == b"transfer-encoding"]
         if coding and (len(coding) > 1 or coding[0].lower() != b"chunked"):
             raise _Refused("a transfer coding other than one chunked")
         self.status = status
-        self._header_bytes = 0
         if self._bodyless:
             self.complete = True
             raise _Refused("bytes after a head without body")
