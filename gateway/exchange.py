@@ -56,7 +56,7 @@ from gateway.dialects.responses_voice import ResponsesVoice
 from gateway.dialects.sse import EventTooLong
 from gateway.dialects.voice import AnswerStream, Request, Voice
 from gateway.flow.admission import Place
-from gateway.flow.guard import Guard
+from gateway.flow.guard import Guard, LineGuard
 from gateway.flow.relay import ClientStalled, Outlet, pump
 from gateway.instance import Gateway
 from gateway.policy.classify import CLIENTS_OWN
@@ -275,6 +275,7 @@ class Exchange:
             record,
             total_at=self._total_at,
             guard=self._guard,
+            line_guard=self._line_guard,
             hold=self._lines.append,
             keep=self._conversation is not None,
         )
@@ -343,7 +344,8 @@ class Exchange:
         stream = attempt.stream
         assert stream is not None
         try:
-            with self._guard() as guard:
+            with self._line_guard() as guard:
+                guard.hold(attempt.response.close)
                 await outlet.put(words, guard=guard, last=stream.complete)
                 if not stream.complete:
                     await pump(
@@ -447,6 +449,9 @@ class Exchange:
 
     def _guard(self) -> Guard:
         return Guard(self._total_at, self._gateway.guards, why_total=self._why_total)
+
+    def _line_guard(self) -> LineGuard:
+        return LineGuard(self._total_at, self._gateway.guards, why_total=self._why_total)
 
     def hang_up(self) -> None:
         """Close the providers' connections now, in this very step; the cancellation that unwinds the rest follows.

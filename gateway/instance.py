@@ -214,7 +214,7 @@ class Gateway:
         return Store.open(self.config.store.url, local_url=self.config.store.local_url)
 
     def _background(self) -> list[Callable[[], Any]]:
-        work: list[Callable[[], Any]] = [self.log.run, self._prune, self.pace.run, self.drains.run]
+        work: list[Callable[[], Any]] = [self.guards.run, self.log.run, self._prune, self.pace.run, self.drains.run]
         work += self.memory.background()
         work += self.accounts.background()
         work += [self.directory.run, self._keep_issuers]

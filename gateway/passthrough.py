@@ -39,7 +39,7 @@ from gateway.core.facts import AttemptFact, Kind, Outcome, Phase, Record
 from gateway.core.telling import chain_of
 from gateway.exchange import close_record, outcome_of
 from gateway.flow.admission import Place
-from gateway.flow.guard import Guard
+from gateway.flow.guard import Guard, LineGuard
 from gateway.flow.relay import ClientStalled, Outlet, pump
 from gateway.instance import Gateway
 from gateway.policy.classify import CLIENTS_OWN, refused_by_provider
@@ -244,7 +244,8 @@ class Passage:
         """
         with outlet, response:
             try:
-                with self._guard() as guard:
+                with LineGuard(self._total_at, self._gateway.guards, why_total=self._why_total) as guard:
+                    guard.hold(response.close)
                     await outlet.put(first, guard=guard)
                     await pump(
                         partial(self._receive, response),

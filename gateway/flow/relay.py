@@ -19,11 +19,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from types import TracebackType
 
 import trio
 
-from gateway.flow.guard import Guard
+from gateway.flow.guard import LineGuard
 from gateway.flow.pace import Pace
 
 BUFFERED_BATCHES = 4
@@ -81,7 +82,7 @@ class Outlet:
         self._tx.send_nowait(batch)
         self._queued += 1
 
-    async def put(self, batch: bytes, *, guard: Guard | None = None, last: bool = False) -> None:
+    async def put(self, batch: bytes, *, guard: LineGuard | None = None, last: bool = False) -> None:
         """The same, waiting for room if need be.
 
         Args:
@@ -99,9 +100,10 @@ class Outlet:
         except trio.WouldBlock:
             if guard is not None:
                 guard.phase("stall", self._client_stall_s + 1)
-        with trio.move_on_after(self._client_stall_s) as patience:
-            await self._tx.send(batch)
-            self._queued += 1
+        with guard.waiting() if guard is not None else nullcontext():
+            with trio.move_on_after(self._client_stall_s) as patience:
+                await self._tx.send(batch)
+                self._queued += 1
         if patience.cancelled_caught:
             raise ClientStalled(f"the client took nothing for {self._client_stall_s:g} s (server.client_stall_s)")
 
@@ -146,7 +148,7 @@ async def pump(
     transform: Callable[[bytes], bytes],
     finished: Callable[[], bool],
     outlet: Outlet,
-    guard: Guard,
+    guard: LineGuard,
     *,
     stall_s: Callable[[], float],
     pace: Pace | None = None,

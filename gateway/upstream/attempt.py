@@ -30,7 +30,7 @@ from gateway.dialects.provider import BadAnswer
 from gateway.dialects.resumed import Diverged
 from gateway.dialects.sse import EventTooLong
 from gateway.dialects.voice import AnswerStream, Asking, Whole
-from gateway.flow.guard import Guard
+from gateway.flow.guard import LineGuard
 from gateway.policy.classify import CLIENTS_OWN, DIVERGED, Health, judge, refused_by_provider
 from gateway.policy.retry import retry_after_s, retry_delay_of_body
 from gateway.upstream.errors import TransportError
@@ -223,7 +223,7 @@ async def begin(
     target: Target,
     asking: Asking,
     fact: AttemptFact,
-    guard: Guard,
+    guard: LineGuard,
     *,
     key: int,
     timeouts: Timeouts,
@@ -258,9 +258,11 @@ async def begin(
             asking.body,
             connect_timeout_s=timeouts.connect_s,
             pool_timeout_s=timeouts.connect_s,
+            guard=guard,
         )
     except TransportError as error:
         raise unreachable(target.name, error) from error
+    guard.hold(response.close)
     attempt = Attempt(
         target=target,
         fact=fact,
@@ -286,7 +288,7 @@ async def begin(
     return attempt
 
 
-async def _reach_content(attempt: Attempt, stream: AnswerStream, guard: Guard, timeouts: Timeouts) -> None:
+async def _reach_content(attempt: Attempt, stream: AnswerStream, guard: LineGuard, timeouts: Timeouts) -> None:
     """Read until the first content event."""
     target = attempt.target
     while not stream.committed:

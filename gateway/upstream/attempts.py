@@ -33,7 +33,7 @@ from gateway.core.estimate import tokens_of
 from gateway.core.facts import AttemptFact, Kind, Record, Usage
 from gateway.dialects.answer import Answer
 from gateway.dialects.voice import Asking, Request, Voice
-from gateway.flow.guard import Guard
+from gateway.flow.guard import Guard, LineGuard
 from gateway.flow.hedge import hedged
 from gateway.policy.classify import CONTEXT_TOO_LONG, DIVERGED, PREFILL_REFUSED, Health, judge
 from gateway.policy.retry import Backoff
@@ -54,6 +54,7 @@ class Attempts:
     Args:
         total_at: When the request's time is over.
         guard: Makes a new guard with that deadline.
+        line_guard: The same for what waits for a provider's connection.
         hold: Told each attempt whose answer has begun, so that it can be closed from outside.
         keep: What the client gets is wanted afterwards (a conversation, a repair).
     """
@@ -69,6 +70,7 @@ class Attempts:
         *,
         total_at: float,
         guard: Callable[[], Guard],
+        line_guard: Callable[[], LineGuard],
         hold: Callable[[Attempt], None],
         keep: bool,
     ) -> None:
@@ -80,7 +82,7 @@ class Attempts:
         self._voice = voice
         self._record = record
         self._total_at = total_at
-        self._guard = guard
+        self._guard, self._line_guard = guard, line_guard
         self._hold = hold
         self._keep = keep
         self._line: deque[Target] = deque()
@@ -302,7 +304,7 @@ class Attempts:
                 )
             self._record.attempts.append(fact)
             self._note_asked(target)
-            timeouts, guard = self._route.timeouts, self._guard()
+            timeouts, guard = self._route.timeouts, self._line_guard()
             if asking.stream is None and asking.generates:
                 guard.phase("answer", timeouts.answer_s, fact.began_at)
             else:

@@ -231,7 +231,7 @@ class Connection:
     async def _answer_despite(self, broken: Exception) -> None:
         """After a failed write: the answer that the provider gave before it closed, if there is one."""
         failure = self._failed("write", f"the connection broke while the request was written: {broken}")
-        if self._fault is not None or (self.reused and not self.wire.sent):
+        if self.wire.closed or self._fault is not None or (self.reused and not self.wire.sent):
             raise failure from broken
         try:
             while not self.status:

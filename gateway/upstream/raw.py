@@ -24,12 +24,14 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from math import inf
 from types import TracebackType
 from typing import Literal
 
 import trio
 
+from gateway.flow.guard import LineGuard
 from gateway.upstream.errors import TransportError
 from gateway.upstream.head import HeaderBlock, request_head, upload_head
 from gateway.upstream.http1 import Connection, Headers, Limits, OnPhase, Upload, find
@@ -172,6 +174,7 @@ class RawTransport:
         connect_timeout_s: float = inf,
         pool_timeout_s: float = inf,
         on_phase: OnPhase | None = None,
+        guard: LineGuard | None = None,
     ) -> RawResponse:
         """Send a request and wait for the head of its answer.
 
@@ -183,6 +186,7 @@ class RawTransport:
             connect_timeout_s: For the name, TCP and TLS together.
             pool_timeout_s: For a connection to come free when the origin's limit is reached.
             on_phase: Called with ``pool``, ``connect``, ``write``, ``read`` when that begins; must not block or raise.
+            guard: Entered; holds the connection until this returns.
 
         Raises:
             TransportError: Every kind. A deadline of the caller is the caller's cancellation.
@@ -196,12 +200,17 @@ class RawTransport:
             headers = HeaderBlock.of(headers)
         pool = self._pools.get(origin) or self._add_pool(origin)
         head = request_head(method, target, pool.host, headers, body)
-        conn = pool.take_idle() or await pool.take(connect_timeout_s, pool_timeout_s, on_phase)
+        conn = pool.take_idle()
+        if conn is None:
+            with guard.waiting() if guard is not None else nullcontext():
+                conn = await pool.take(connect_timeout_s, pool_timeout_s, on_phase)
+        if guard is not None:
+            guard.hold(conn.close)
         bodyless = method == b"HEAD"
         try:
             await conn.exchange(head, body, bodyless=bodyless, on_phase=on_phase)
         except TransportError as exc:
-            resend = _may_resend(exc, method)
+            resend = _may_resend(exc, method) and not (guard is not None and guard.late)
             pool.give_up(conn, "dead", keep_slot=resend)
             if not resend:
                 raise
@@ -211,7 +220,10 @@ class RawTransport:
         else:
             return RawResponse(conn, pool, False)
         pool.count_resend()
-        conn = await pool.open(connect_timeout_s, on_phase)
+        with guard.waiting() if guard is not None else nullcontext():
+            conn = await pool.open(connect_timeout_s, on_phase)
+        if guard is not None:
+            guard.hold(conn.close)
         try:
             await conn.exchange(head, body, bodyless=bodyless, on_phase=on_phase)
         except BaseException as exc:

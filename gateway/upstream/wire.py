@@ -99,6 +99,11 @@ class Wire:
             except BlockingIOError:
                 continue
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed on this side."""
+        return self._fd < 0
+
     def stale(self) -> bool:
         """Whether an idle connection is dead: it ended, or the peer spoke out of turn. Cost: one system call."""
         return bool(self._poll.poll(0))
@@ -229,6 +234,11 @@ class TlsWire(Wire):
             if not pieces:  # otherwise the next read meets the same error
                 raise
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed on this side."""
+        return self._fd < 0
 
     def stale(self) -> bool:
         if not self._poll.poll(0):

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from gateway.core.errors import DeadlineExceeded
-from gateway.flow.guard import Guard
+from gateway.flow.guard import LineGuard
 from gateway.flow.relay import BUFFERED_BATCHES, ClientStalled, Offer, Outlet, pump
 
 
@@ -56,7 +56,7 @@ async def relay(
     stall_s: float = 5.0,
     total_s: float = 1_000.0,
 ) -> None:
-    with outlet, Guard(trio.current_time() + total_s) as guard:
+    with outlet, LineGuard(trio.current_time() + total_s) as guard:
         await pump(source.receive, transform, finished, outlet, guard, stall_s=lambda: stall_s)
 
 
