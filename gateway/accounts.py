@@ -117,8 +117,7 @@ class Account:
 
     def _estimate(self, route: Route, answer_tokens: int) -> None:
         """The dearest of the targets, for any of them may answer; one whose price is unknown has no say."""
-        targets = [target.name for stage in route.stages for target in stage]
-        dearest = self._accounts.prices.dearest_micro_usd(targets, self._prompt_tokens, answer_tokens)
+        dearest = self._accounts.prices.dearest_micro_usd(route.names, self._prompt_tokens, answer_tokens)
         self._prompt_micro_usd, whole = (1, 0) if dearest is None else dearest
         self._micro_usd_per_token = max(whole - self._prompt_micro_usd, 0) / max(answer_tokens, 1)
 
@@ -146,8 +145,9 @@ class Account:
         if self._ticket is not None:
             headers += self._ticket.headers()
             headers += [(b"x-sluice-limit-warning", header_text(text)) for text in self._ticket.warnings()]
-        if record.cost_usd:
-            headers.append((b"x-sluice-cost-usd", record.cost_usd.encode()))
+        cost_usd = record.cost_usd
+        if cost_usd:
+            headers.append((b"x-sluice-cost-usd", cost_usd.encode()))
         return headers
 
     def give_up(self) -> None:
@@ -225,7 +225,7 @@ class Accounts:
 
     def usual_tokens(self, route: Route) -> int:
         """How long an answer of the first target is as a rule."""
-        return self.ledger.usual_tokens(route.stages[0][0].name) or USUAL_TOKENS
+        return self.ledger.usual_tokens(route.names[0]) or USUAL_TOKENS
 
     # ── the lifetime ─────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -151,7 +151,7 @@ class Ledger:
 
     def usual_tokens(self, target: str) -> int:
         """How long the target's answers are as a rule; 0 before there was one."""
-        return self._lengths.expected(target, 0, 0)
+        return self._lengths.usual(target)
 
     def _lose(self) -> None:
         self._lost += 1

@@ -52,6 +52,7 @@ class Lengths:
 
     def __init__(self) -> None:
         self._last: dict[str, deque[int]] = {}
+        self._usual: dict[str, tuple[int, int]] = {}  # the median, and for how many more requests it is taken for that
 
     def learn(self, target: str, completion_tokens: int) -> None:
         """Take in a whole answer."""
@@ -61,6 +62,16 @@ class Lengths:
                 del self._last[next(iter(self._last))]
             last = self._last[target] = deque(maxlen=ANSWERS)
         last.append(completion_tokens)
+
+    def usual(self, target: str) -> int:
+        """How long its answers are as a rule: the median, looked at anew now and then; 0 before there was one."""
+        usual, left = self._usual.get(target, (0, 0))
+        if not usual or not left:
+            usual, left = self.expected(target, 0, 0), ANSWERS // 4
+            if len(self._usual) >= TARGETS:
+                self._usual.clear()
+        self._usual[target] = usual, left - 1
+        return usual
 
     def expected(self, target: str, generated: int, max_tokens: int) -> int:
         """How long an answer would have become that has ``generated`` tokens; at least that."""

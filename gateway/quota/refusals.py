@@ -24,6 +24,8 @@ AWAY_RETRY_S = 1.0
 RAISED_RETRY_S = 3_600.0  # where only an operator can help, who may look in once an hour
 _NO_RETRY = (b"x-should-retry", b"false")  # which the libraries of OpenAI and Anthropic obey
 _LEAST_RETRY_S = 0.1
+SAME_S = 0.1  # for so long the same may be told of limits
+EXACT_BELOW = 1_000
 _OWNERS = {"key": "key", "team": "team", "org": "organisation", "model": "model"}
 _REQUESTS, _TOKENS = ("rpm", "rpd"), ("tpm", "tpd")
 _RATELIMIT = tuple(
@@ -72,7 +74,7 @@ def refusal(meter: Meter, units: int, verdict: Verdict, now: float, wall_s: floa
     if verdict is Verdict.WAIT:
         text, retry_after_s = "this process has to ask for its part of that first", WAIT_RETRY_S
         return Refusal(code, 429, f"{limit}; {text}", rule=rule, retry_after_s=retry_after_s, may_wait=True)
-    told = headers([Told([meter])], now)
+    told = Notice(Told([meter])).headers(now)
     if units > rule.amount:
         text, retry_after_s = f"this request alone may take {_amount(rule, units)}", RAISED_RETRY_S
         told.append(_NO_RETRY)
@@ -99,7 +101,7 @@ def allowance(rule: LimitRule) -> str:
 
 
 class Told:
-    """What is told of some limits in every head; what never changes of it is put into words once.
+    """What never changes of what is told of some limits in every head.
 
     Args:
         meters: Of any kind; only rates are told.
@@ -115,30 +117,53 @@ class Told:
         ).encode()
 
 
-def headers(told: Sequence[Told], now: float) -> Headers:
-    """What is left of the limits, for the answer's head. Cost: 3 µs, and 0.7 for each limit."""
-    tightest: list[tuple[float, int, Meter] | None] = [None, None]
-    states = []
-    for some in told:
-        for meter, unit, begin in some.rates:
-            left = meter.left()
-            share = left / meter.amount
-            least = tightest[unit]
-            if least is None or share < least[0]:
-                tightest[unit] = share, left, meter
-            reset_s = meter.reset_at - now
-            states.append(f"{begin}{left};t={math.ceil(reset_s) if reset_s > 0.0 else 0}")
-    if not states:
-        return []
-    out: Headers = []
-    for names, least in zip(_RATELIMIT, tightest, strict=True):
-        if least is not None:
-            _, left, meter = least
-            reset = _go_duration(max(meter.reset_at - now, 0.0))
-            out += zip(names, (b"%d" % meter.amount, b"%d" % left, reset.encode()), strict=True)
-    policy = b", ".join([some.policy for some in told if some.policy])
-    out += [(b"ratelimit-policy", policy), (b"ratelimit", ", ".join(states).encode())]
-    return out
+class Notice:
+    """What the heads of some requests tell of the same limits.
+
+    The same is told again for ``SAME_S``, as long as it is right to a thousandth of the tightest limit: who asks often
+    does not pay for it with each request. Limits below 1,000 are always told exactly.
+    """
+
+    __slots__ = ("_headers", "_tightest", "_told", "_until")
+
+    def __init__(self, *told: Told) -> None:
+        self._told = told
+        self._headers: Headers = []
+        self._tightest: list[tuple[Meter, int]] = []
+        self._until = -math.inf
+
+    def headers(self, now: float) -> Headers:
+        """For the answer's head; the list is not to be changed. Cost: 0.6 µs, 6 where it is told anew."""
+        if now < self._until:
+            for meter, left in self._tightest:
+                if abs(meter.left() - left) > meter.amount // EXACT_BELOW:
+                    break
+            else:
+                return self._headers
+        self._until = now + SAME_S
+        tightest: list[tuple[float, int, Meter] | None] = [None, None]
+        states = []
+        for some in self._told:
+            for meter, unit, begin in some.rates:
+                left = meter.left()
+                share = left / meter.amount
+                least = tightest[unit]
+                if least is None or share < least[0]:
+                    tightest[unit] = share, left, meter
+                reset_s = meter.reset_at - now
+                states.append(f"{begin}{left};t={math.ceil(reset_s) if reset_s > 0.0 else 0}")
+        self._tightest = [(meter, left) for _, left, meter in filter(None, tightest)]
+        out: Headers = []
+        for names, least in zip(_RATELIMIT, tightest, strict=True):
+            if least is not None:
+                _, left, meter = least
+                reset = _go_duration(max(meter.reset_at - now, 0.0))
+                out += zip(names, (b"%d" % meter.amount, b"%d" % left, reset.encode()), strict=True)
+        if states:
+            policy = b", ".join([some.policy for some in self._told if some.policy])
+            out += [(b"ratelimit-policy", policy), (b"ratelimit", ", ".join(states).encode())]
+        self._headers = out
+        return out
 
 
 def _budget_ends(meter: Meter, units: int, wall_s: float) -> tuple[str, float]:

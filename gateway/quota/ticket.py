@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING
 import trio
 
 from gateway.quota.meter import Meter, Verdict
-from gateway.quota.refusals import Headers, Refusal, Told, allowance, headers, refusal
+from gateway.quota.refusals import Headers, Notice, Refusal, Told, allowance, refusal
 
 if TYPE_CHECKING:
     from gateway.quota.quota import Quota, Rules
 
 PATIENCE_S = 0.8  # a slow keeper costs first requests time, no refusal; less than one of its rounds may take
+NOTICES = 100  # of a key, for as many models
 _NEVER = -math.inf
 _EXTEND_BY = 4  # an exhausted reservation grows by a quarter, if it can
 
@@ -37,10 +38,9 @@ class Plan:
         soft: Those that only warn.
         stops: Whether one of them may end a stream.
         ends_at: When another period of a budget begins, in Unix time; None without budgets.
-        told: What every answer's head says of them.
     """
 
-    __slots__ = ("ends_at", "gates", "money", "soft", "stops", "tokens", "told")
+    __slots__ = ("_notices", "_told", "ends_at", "gates", "money", "soft", "stops", "tokens")
 
     def __init__(self, meters: Sequence[Meter], ends_at: float | None) -> None:
         requests = [meter for meter in meters if meter.rule.kind in ("rpm", "rpd")]
@@ -50,7 +50,18 @@ class Plan:
         self.soft = [meter for meter in (*self.gates, *self.tokens, *self.money) if not meter.rule.hard]
         self.stops = any(meter.rule.stop_streams for meter in meters)
         self.ends_at = ends_at
-        self.told = Told((*self.gates, *self.tokens))
+        self._told = Told((*self.gates, *self.tokens))
+        self._notices: dict[Plan | None, Notice] = {}
+
+    def notice_with(self, model: Plan | None) -> Notice:
+        """What heads tell of these limits and of those of a model."""
+        notice = self._notices.get(model)
+        if notice is None:
+            if len(self._notices) >= NOTICES:
+                self._notices.clear()
+            notice = Notice(self._told) if model is None else Notice(self._told, model._told)
+            self._notices[model] = notice
+        return notice
 
 
 class _Hold:
@@ -188,8 +199,7 @@ class Ticket:
 
     def headers(self) -> Headers:
         """What is left, for the answer's head: ``x-ratelimit-*``, ``RateLimit-Policy`` and ``RateLimit``."""
-        told = (self._plan.told,) if self._model is None else (self._plan.told, self._model.told)
-        return headers(told, trio.current_time())
+        return self._plan.notice_with(self._model).headers(trio.current_time())
 
     def warnings(self) -> list[str]:
         """The soft limits that are exceeded, in words."""

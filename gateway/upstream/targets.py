@@ -98,12 +98,14 @@ class Route:
         model: The configured model, whose rules hold for every target, those of its fallbacks too.
         stages: In order of preference; the targets of one stage are equals.
         timeouts: ``[timeouts]`` with the model's own.
+        names: Of all targets.
         assistant: The assistant that feeds it, if the client asked for one.
     """
 
     model: config.Model
     stages: tuple[tuple[Target, ...], ...]
     timeouts: config.Timeouts
+    names: tuple[str, ...]
     assistant: config.Assistant | None = None
 
     @property
@@ -216,7 +218,8 @@ class Routes:
         for name in model.fallback:
             self._add_fallback(name, seen, stages)
         own = {name: value for name, value in asdict(model.timeouts).items() if value is not None}
-        return Route(model=model, stages=tuple(stages), timeouts=evolve(self._timeouts, **own))
+        names = tuple(target.name for stage in stages for target in stage)
+        return Route(model=model, stages=tuple(stages), timeouts=evolve(self._timeouts, **own), names=names)
 
     def _add_fallback(self, name: str, seen: list[str], stages: list[tuple[Target, ...]]) -> None:
         """The stages of a fallback and then of its own fallbacks, each model once."""

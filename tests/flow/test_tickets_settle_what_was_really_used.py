@@ -232,3 +232,41 @@ async def test_headers_tell_what_is_left(autojump_clock):
         assert headers[b"ratelimit-policy"] == policy.encode()
         assert headers[b"ratelimit"].startswith(b'"key-rpm";r=999;t=')
         ticket.abandon()
+
+
+async def test_small_limits_are_told_exactly_however_often(autojump_clock):
+    async with processes(1) as (process,):
+        small = (rule("rpm", 999), rule("tpm", 999))
+        left = []
+        for _ in range(5):
+            ticket = await open_ticket(process, small, 10, 0, ())
+            told = dict(ticket.headers())
+            left.append((told[b"x-ratelimit-remaining-requests"], told[b"x-ratelimit-remaining-tokens"]))
+            ticket.settle(10, 0, trio.current_time())
+        assert left == [(b"%d" % (998 - n), b"%d" % (989 - 10 * n)) for n in range(5)]
+
+
+async def test_large_limits_are_told_to_a_thousandth_and_to_a_tenth_of_a_second(autojump_clock):
+    async with processes(1) as (process,):
+        large = (rule("rpm", 100_000), rule("tpm", 100_000))
+
+        async def remaining(tokens):
+            ticket = await open_ticket(process, large, tokens, 0, ())
+            told = dict(ticket.headers())
+            ticket.settle(tokens, 0, trio.current_time())
+            return int(told[b"x-ratelimit-remaining-requests"]), int(told[b"x-ratelimit-remaining-tokens"])
+
+        assert await remaining(60) == (99_999, 99_940)
+        assert await remaining(40) == (99_999, 99_940), "off by no more than 100"
+        assert await remaining(61) == (99_997, 99_839), "101 less than was told"
+        await trio.sleep(0.11)
+        assert await remaining(1) == (99_996, 99_838), "the time is over"
+
+
+async def test_heads_of_each_model_tell_of_its_own_limits(autojump_clock):
+    async with processes(1) as (process,):
+        other = (LimitRule(scope="model", owner="other", kind="rpm", amount=400),)
+        for model, amount in ((MODEL, b"500"), (other, b"400"), (MODEL, b"500")):
+            ticket = await open_ticket(process, model=model)
+            assert dict(ticket.headers())[b"x-ratelimit-limit-requests"] == amount
+            ticket.abandon()

@@ -131,3 +131,16 @@ def test_estimates_never_contradict_each_other(before: list[int], tokens: int, m
     assert left.saved_micro_usd == left.tokens_saved * 10
     if most and left.tokens_saved:
         assert left.unread.generated + left.tokens_saved <= most
+
+
+def test_the_usual_length_is_the_median_of_late_answers_and_follows_them() -> None:
+    lengths = Lengths()
+    assert lengths.usual("sim/sim") == 0
+    for tokens in (10, 30, 20):
+        lengths.learn("sim/sim", tokens)
+    assert lengths.usual("sim/sim") == 20
+    for _ in range(ANSWERS):
+        lengths.learn("sim/sim", 500)
+    assert {lengths.usual("sim/sim") for _ in range(ANSWERS)} == {20, 500}
+    assert lengths.usual("sim/sim") == 500
+    assert lengths.usual("another") == 0
