@@ -132,11 +132,10 @@ class Account:
         """Note in the record what all attempts cost; it stays None where a price is unknown. Sync."""
         total = 0
         for fact in record.attempts:
-            if fact.usage is not None:
-                cost = self._accounts.prices.cost_micro_usd(fact.target, fact.usage)
-                if cost is None:
-                    return
-                total += cost
+            cost = self._accounts.prices.cost_of(fact)
+            if cost is None:
+                return
+            total += cost
         record.cost_micro_usd = total
 
     def headers(self, record: Record) -> Headers:

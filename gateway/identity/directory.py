@@ -105,6 +105,7 @@ class Directory:
     ) -> None:
         self._keys, self._tokens, self._say, self._now, self._clock = keys, tokens, say, now, clock
         self._known: dict[bytes, _Known] = {}
+        self._seen: dict[bytes, tuple[bytes, _Known]] = {}  # those that were used, by the keyring's digest of them
         self._snapshot: KeySnapshot | None = None
         self._confirmed_at = -inf
         self._good_until = -inf
@@ -124,13 +125,14 @@ class Directory:
         self._config = config
         self._belonging = Belonging.of(config)
         self._static = Keyring(config.key, self._belonging)
+        self._seen = {}
         if self._tokens is not None:
             self._tokens.configure(config)
         self._wanted = self._keys is not None and config.identity.virtual_keys != "off"
         if self._wanted and self._pepper is None:
             self._look_for_pepper()
         if not self._wanted:
-            self._known, self._snapshot = {}, None
+            self._known, self._seen, self._snapshot = {}, {}, None
         elif self._snapshot is not None and self._pepper is not None:
             self._take(self._snapshot, _by_digest(self._snapshot, self._belonging))
             self._good_until = self._confirmed_at + self._rules.grace_s
@@ -193,10 +195,8 @@ class Directory:
         raise _unknown()
 
     def _stored(self, secret: bytes) -> Principal:
-        pepper = self._pepper
-        digest = pepper.digest(secret) if pepper is not None else b""
-        known = self._known.get(digest)
-        if known is not None and hmac.compare_digest(known.digest, digest):
+        known = self._find(secret)
+        if known is not None:
             if known.ends_s <= self._now():
                 raise RequestError("expired_api_key", 401, "the API key has expired")
             if self._clock() > self._good_until:
@@ -209,6 +209,19 @@ class Directory:
             why = "the key store is away" if self._snapshot is not None else "the keys are not loaded yet"
             raise self._unavailable(f"{why}, and this key is not among those known")
         raise _unknown()
+
+    def _find(self, secret: bytes) -> _Known | None:
+        """Whose secret of the store this is. Its HMAC is made once; the keyring's digest takes a third of that time."""
+        digest = self._static.digest(secret)
+        seen = self._seen.get(digest)
+        if seen is not None and hmac.compare_digest(seen[0], digest):
+            return seen[1]
+        made = self._pepper.digest(secret) if self._pepper is not None else b""
+        known = self._known.get(made)
+        if known is None or not hmac.compare_digest(known.digest, made):
+            return None
+        self._seen[digest] = digest, known
+        return known
 
     def _unavailable(self, why: str) -> Rejected:
         return Rejected("identity_unavailable", 503, f"{why}; try again", retry_after_s=max(1.0, self._rules.refresh_s))
@@ -260,7 +273,7 @@ class Directory:
         self._good_until = asked_at + self._rules.grace_s
 
     def _take(self, snapshot: KeySnapshot, known: dict[bytes, _Known]) -> None:
-        self._snapshot, self._known = snapshot, known
+        self._snapshot, self._known, self._seen = snapshot, known, {}
 
     def _look_for_pepper(self) -> None:
         try:

@@ -33,11 +33,12 @@ class Keyring:
         self._pepper = secrets.token_bytes(32)
         self._principals: dict[bytes, tuple[bytes, Principal]] = {}
         for key in keys:
-            digest = self._digest(key.secret.reveal().encode())
+            digest = self.digest(key.secret.reveal().encode())
             self._principals[digest] = (digest, belonging.static(key))
         self.is_open = not self._principals
 
-    def _digest(self, secret: bytes) -> bytes:
+    def digest(self, secret: bytes) -> bytes:
+        """What a secret is known by in this process, for as long as this keyring. Cost: 0.6 µs."""
         return hashlib.blake2b(secret, key=self._pepper, digest_size=32).digest()
 
     def identify(self, authorization: bytes | None, api_key: bytes | None = None, *, local: bool = True) -> Principal:
@@ -64,7 +65,7 @@ class Keyring:
 
     def find(self, secret: bytes) -> Principal | None:
         """Whose secret this is, if it is one of the configuration's."""
-        digest = self._digest(secret)
+        digest = self.digest(secret)
         known = self._principals.get(digest)
         return known[1] if known is not None and hmac.compare_digest(known[0], digest) else None
 

@@ -162,12 +162,7 @@ def make_entry(record: Record, *, id: str, now_s: float, prices: Prices, lengths
     has_model = record.target.partition("/")[2]  # none where a path was passed through, or nothing was asked for
     known = prices.of(record.target) if has_model and served is not None else UNKNOWN
     for fact in record.attempts:
-        if fact.usage is None:
-            micro_usd: int | None = 0
-        elif fact is served:
-            micro_usd = known.micro_usd(fact.usage)
-        else:
-            micro_usd = prices.cost_micro_usd(fact.target, fact.usage)
+        micro_usd = prices.cost_of(fact)
         costs.append(micro_usd)
         if fact is served:
             cost = micro_usd

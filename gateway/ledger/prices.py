@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -32,7 +32,7 @@ from attrs import evolve, frozen
 
 from gateway.config import Config, Price, Provider
 from gateway.config.presets import presets
-from gateway.core.facts import Usage
+from gateway.core.facts import AttemptFact, Usage
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice
@@ -153,10 +153,21 @@ class Prices:
         """What ``usage`` of a ``provider/model`` costs, in whole micro-dollars; None if the price is unknown."""
         return self.of(target).micro_usd(usage)
 
+    def cost_of(self, fact: AttemptFact) -> int | None:
+        """What an attempt cost, None if that is unknown; looked up once for each usage."""
+        usage = fact.usage
+        if usage is None:
+            return 0
+        if fact.priced is None or fact.priced[0] is not usage:
+            fact.priced = usage, self.of(fact.target).micro_usd(usage)
+        return fact.priced[1]
+
     def dearest_micro_usd(
-        self, targets: Iterable[str], prompt_tokens: int, completion_tokens: int
+        self, targets: Sequence[str], prompt_tokens: int, completion_tokens: int
     ) -> tuple[int, int] | None:
         """The dearest :meth:`Known.estimate_micro_usd` of ``provider/model`` targets; None if no price is known."""
+        if len(targets) == 1:
+            return self.of(targets[0]).estimate_micro_usd(prompt_tokens, completion_tokens)
         costs = [self.of(target).estimate_micro_usd(prompt_tokens, completion_tokens) for target in targets]
         known = [cost for cost in costs if cost is not None]
         if len(known) < 2:

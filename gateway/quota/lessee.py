@@ -83,7 +83,8 @@ class Lessee:
         self._is_new = True
         self._active: dict[Meter, None] = {}
         self._something, self._urgent = trio.Event(), trio.Event()
-        self._rounds = self._failures = self._lapses = self._in_a_row = 0
+        self._rounds = self._failures = self._in_a_row = 0
+        self.lapses = 0  # leases lost so far: what was reserved at another count was reserved under another lease
         self._round_at = -math.inf  # when the last one ended
         self._sent_at = math.inf  # of the round that is under way
         self.valid_until = math.inf  # of the slices in hand; none before the first round
@@ -111,7 +112,7 @@ class Lessee:
 
     def lapse(self, meters: Iterable[Meter]) -> None:
         """The lease is over: every slice is void, and a new holder begins."""
-        self._lapses += 1
+        self.lapses += 1
         self._holder, self._is_new, self.valid_until = _new_holder(), True, math.inf
         for meter in meters:
             if meter.lessee is self:
@@ -213,7 +214,7 @@ class Lessee:
             is_away=self.is_away,
             rounds=self._rounds,
             failures=self._failures,
-            lapses=self._lapses,
+            lapses=self.lapses,
             holders=self.holders,
         )
 

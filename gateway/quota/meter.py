@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gateway.core.limits import FOREVER_S, HELD_S, Claim, Grant, LimitRule
@@ -53,8 +54,8 @@ class Meter:
     """See the module. Everything is sync; ``lessee`` carries it to the keeper and back."""
 
     __slots__ = (
-        "active", "amount", "avail", "away", "back", "believed_until", "cap", "elsewhere", "epoch", "fallback",
-        "granted", "hoped", "hoped_until", "keep", "largest", "lessee", "low", "name", "need", "rate", "refused",
+        "active", "amount", "avail", "away", "back", "believed_until", "cap", "elsewhere", "fallback", "granted",
+        "hoped", "hoped_until", "keep", "largest", "lessee", "low", "name", "need", "rate", "refused",
         "remaining", "reserved", "reset_at", "returned", "rule", "share", "smallest_need", "taken", "told",
         "touched_at", "trifle", "used", "wanted", "warm", "warm_until", "window_s",
     )  # fmt: skip
@@ -64,7 +65,6 @@ class Meter:
         self.change(rule)
         self.avail = self.reserved = self.granted = self.used = self.returned = 0
         self.told = 0  # of what is used, the keeper knows
-        self.epoch = 0  # counts the leases that were lost
         self.low = self.wanted = self.keep  # wake the lessee below it; what the next slice should have
         self.taken = self.need = self.smallest_need = 0  # since the last round
         self.rate = 0.0  # units a second, lately
@@ -114,17 +114,16 @@ class Meter:
             self.lessee.touch(self)
 
     def reserve(self, units: int) -> None:
-        self.avail -= units
-        self.reserved += units
-        self.taken += units
-        if units > self.largest:
-            self.largest = units
-        if self.avail < self.low or not self.active:
-            self.lessee.touch(self)
+        """Set units aside."""
+        set_aside((self,), units)
 
-    def settle(self, reserved: int, used: int, epoch: int) -> None:
-        """End a reservation of ``epoch``; ``used`` units of it, or more, are used up and the rest is in hand again."""
-        if epoch == self.epoch:
+    def settle(self, reserved: int, used: int, *, lapsed: bool) -> None:
+        """End a reservation; ``used`` units of it, or more, are used up and the rest is in hand again.
+
+        Args:
+            lapsed: The lease it was made under is over.
+        """
+        if not lapsed:
             self.reserved -= reserved
             self.used += used
             self.avail += reserved - used
@@ -256,8 +255,29 @@ class Meter:
         self.granted = self.returned = self.told = 0
         self.used = owed
         self.avail = -owed - self.reserved
-        self.epoch += 1
         self.believed_until = -math.inf
+
+
+def set_aside(meters: Sequence[Meter], units: int) -> None:
+    """Reserve as many units of each. In one loop without calls, for every request goes through it several times."""
+    for meter in meters:
+        meter.avail -= units
+        meter.reserved += units
+        meter.taken += units
+        if units > meter.largest:
+            meter.largest = units
+        if meter.avail < meter.low or not meter.active:
+            meter.lessee.touch(meter)
+
+
+def give_back(meters: Sequence[Meter], reserved: int, used: int) -> None:
+    """Settle as many units of each, under the lease they were reserved under; the other half of :func:`set_aside`."""
+    for meter in meters:
+        meter.reserved -= reserved
+        meter.used += used
+        meter.avail += reserved - used
+        if not meter.active:
+            meter.lessee.touch(meter)
 
 
 def _and_some(units: int) -> int:

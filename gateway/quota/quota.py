@@ -134,8 +134,10 @@ class Quota:
     def plan(self, rules: Rules) -> Plan:
         """The meters of some rules, of the periods that are now."""
         found = self._plans.get(id(rules))
-        if found is not None and found[0] is rules and (found[1].ends_at is None or self.wall() < found[1].ends_at):
-            return found[1]
+        if found is not None and found[0] is rules:
+            plan = found[1]
+            if plan.ends_at is None or self.wall() < plan.ends_at:
+                return plan
         if len(self._plans) >= PLANS:
             self._plans.clear()
         wall_s = self.wall()

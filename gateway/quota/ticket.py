@@ -12,21 +12,19 @@ team. Until all limits have agreed a request is set aside only, like tokens.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import trio
 
-from gateway.quota.meter import Meter, Verdict
+from gateway.quota.meter import Meter, Verdict, give_back, set_aside
 from gateway.quota.refusals import Headers, Notice, Refusal, Told, allowance, refusal
 
 if TYPE_CHECKING:
     from gateway.quota.quota import Quota, Rules
 
 PATIENCE_S = 0.8  # a slow keeper costs first requests time, no refusal; less than one of its rounds may take
-NOTICES = 100  # of a key, for as many models
-_NEVER = -math.inf
+MODELS = 100  # for whose requests a plan remembers what holds
 _EXTEND_BY = 4  # an exhausted reservation grows by a quarter, if it can
 
 
@@ -34,71 +32,137 @@ class Plan:
     """The meters of some rules, by when they are asked.
 
     Attributes:
-        gates: Requests, then concurrency: one unit each.
+        requests, places: One unit each, of what may be made and of what may run.
+        gates: Both.
         soft: Those that only warn.
         stops: Whether one of them may end a stream.
         ends_at: When another period of a budget begins, in Unix time; None without budgets.
     """
 
-    __slots__ = ("_notices", "_told", "ends_at", "gates", "money", "soft", "stops", "tokens")
+    __slots__ = ("_terms", "ends_at", "gates", "money", "places", "requests", "soft", "stops", "tokens", "told")
 
     def __init__(self, meters: Sequence[Meter], ends_at: float | None) -> None:
-        requests = [meter for meter in meters if meter.rule.kind in ("rpm", "rpd")]
-        self.gates = requests + [meter for meter in meters if meter.rule.kind == "concurrent"]
+        self.requests = [meter for meter in meters if meter.rule.kind in ("rpm", "rpd")]
+        self.places = [meter for meter in meters if meter.rule.kind == "concurrent"]
+        self.gates = self.requests + self.places
         self.tokens = [meter for meter in meters if meter.rule.kind in ("tpm", "tpd")]
         self.money = [meter for meter in meters if meter.rule.kind == "usd"]
         self.soft = [meter for meter in (*self.gates, *self.tokens, *self.money) if not meter.rule.hard]
         self.stops = any(meter.rule.stop_streams for meter in meters)
         self.ends_at = ends_at
-        self._told = Told((*self.gates, *self.tokens))
-        self._notices: dict[Plan | None, Notice] = {}
+        self.told = Told((*self.gates, *self.tokens))
+        self._terms: dict[Plan, Terms] = {}
 
-    def notice_with(self, model: Plan | None) -> Notice:
-        """What heads tell of these limits and of those of a model."""
-        notice = self._notices.get(model)
-        if notice is None:
-            if len(self._notices) >= NOTICES:
-                self._notices.clear()
-            notice = Notice(self._told) if model is None else Notice(self._told, model._told)
-            self._notices[model] = notice
-        return notice
+    def terms(self, model: Plan) -> Terms:
+        """What holds for a request for a model with these limits."""
+        terms = self._terms.get(model)
+        if terms is None:
+            if len(self._terms) >= MODELS:
+                self._terms.clear()
+            terms = self._terms[model] = Terms(self, model)
+        return terms
 
 
-class _Hold:
-    """Units of a meter that are set aside for a request.
+class Terms:
+    """All that holds for one request: the plan of its key, team and organisation, and that of its model.
 
     Attributes:
+        notice: What its head tells.
+    """
+
+    __slots__ = ("model", "money", "notice", "soft", "stops", "tokens")
+
+    def __init__(self, plan: Plan, model: Plan) -> None:
+        self.model = model
+        self.tokens, self.money = plan.tokens + model.tokens, plan.money + model.money
+        self.soft = plan.soft + model.soft
+        self.stops = plan.stops or model.stops
+        self.notice = Notice(plan.told, model.told)
+
+
+NO_RULES = Plan((), None)
+
+
+class _Holds:
+    """As many units of each of some meters of one keeper, set aside for a request.
+
+    Attributes:
+        more: What a stream has set aside beyond that, by meter.
         asked_at: The meter's last round when more was asked for.
     """
 
-    __slots__ = ("asked_at", "epoch", "meter", "units")
+    __slots__ = ("_lapses", "asked_at", "meters", "more", "units")
 
-    def __init__(self, meter: Meter, units: int) -> None:
-        self.meter, self.units, self.epoch = meter, units, meter.epoch
-        self.asked_at = _NEVER
-        meter.reserve(units)
+    def __init__(self, meters: Sequence[Meter], units: int) -> None:
+        self.meters, self.units = meters, units
+        self.more: dict[Meter, int] | None = None
+        self.asked_at: dict[Meter, float] | None = None
+        self._lapses = meters[0].lessee.lapses
+        set_aside(meters, units)
+
+    @property
+    def lapsed(self) -> bool:
+        """Whether the lease is over that they were set aside under."""
+        return self.meters[0].lessee.lapses != self._lapses
+
+    def missing(self, meter: Meter, so_far: int) -> int:
+        """How much of ``so_far`` units is not set aside."""
+        return so_far - self.units - (self.more.get(meter, 0) if self.more is not None else 0)
+
+    def settle(self, used: int) -> None:
+        """End them; ``used`` units of each meter are used up."""
+        if self.more is None and self.meters[0].lessee.lapses == self._lapses:
+            give_back(self.meters, self.units, used)
+            return
+        for meter in self.meters:
+            meter.settle(-self.missing(meter, 0), used, lapsed=self.lapsed)
+
+    def extend(self, meter: Meter, by: int) -> bool:
+        """Set more of one of them aside; False if there is none."""
+        if self.more is None or self.asked_at is None:
+            self.more, self.asked_at = {}, {}
+        before = self.more.get(meter, 0)
+        more = max(by, (self.units + before) // _EXTEND_BY)
+        if meter.avail < more:
+            more = by
+        if meter.avail < more:
+            if self.asked_at.get(meter) == meter.touched_at:  # in this very round: once, or the demand seems to grow
+                return True
+            verdict = meter.short(more, trio.current_time())
+            if verdict is Verdict.WAIT:
+                self.asked_at[meter] = meter.touched_at
+                return True
+            if verdict is not Verdict.OWE:
+                return False
+        meter.reserve(more)
+        self.more[meter] = before + more
+        return True
+
+
+def _hold(meters: Sequence[Meter], units: int) -> _Holds | None:
+    return _Holds(meters, units) if meters else None
 
 
 class Ticket:
     """See the module; made by :meth:`gateway.quota.quota.Quota.enter`."""
 
     __slots__ = (
-        "_asked", "_done", "_model", "_money", "_owed", "_places", "_plan", "_quota", "_requests", "_tokens",
+        "_asked", "_done", "_model_places", "_money", "_owed", "_places", "_plan", "_quota", "_requests", "_terms",
+        "_tokens",
     )  # fmt: skip
 
     def __init__(self, quota: Quota, plan: Plan, owed: list[Meter] | None) -> None:
         self._quota, self._plan = quota, plan
-        self._model: Plan | None = None
+        self._terms: Terms | None = None
         self._asked = self._done = False
-        self._requests: list[_Hold] = []  # not yet counted
-        self._places: list[_Hold] = []
-        self._tokens: list[_Hold] = []
-        self._money: list[_Hold] = []
+        requests, places = plan.requests, plan.places
+        if owed is not None:
+            requests = [meter for meter in requests if meter not in owed]
+            places = [meter for meter in places if meter not in owed]
+        self._requests = _hold(requests, 1)  # not yet counted
+        self._places = _hold(places, 1)
+        self._model_places = self._tokens = self._money = _hold((), 0)
         self._owed = owed
-        for meter in plan.gates:
-            if owed is None or meter not in owed:
-                holds = self._places if meter.rule.kind == "concurrent" else self._requests
-                holds.append(_Hold(meter, 1))
 
     def reserve(self, model_rules: Rules, tokens: int, micro_usd: int, now: float) -> Refusal | None:
         """Set aside what the request may use, all or nothing. Before this says None, nothing may be sent upstream.
@@ -115,11 +179,10 @@ class Ticket:
         quota = self._quota
         self._asked = True
         quota.check_leases(now)
-        plan, model = self._plan, quota.plan(model_rules)
-        gates = model.gates if self._owed is None else [*self._owed, *model.gates]
-        of_tokens, of_money = (*plan.tokens, *model.tokens), (*plan.money, *model.money)
+        terms = self._plan.terms(quota.plan(model_rules))
+        gates = terms.model.gates if self._owed is None else [*self._owed, *terms.model.gates]
         waits: tuple[Meter, int] | None = None
-        for meters, units in ((gates, 1), (of_tokens, tokens), (of_money, micro_usd)):
+        for meters, units in ((gates, 1), (terms.tokens, tokens), (terms.money, micro_usd)):
             for meter in meters:
                 if meter.avail < units:
                     verdict = meter.short(units, now)
@@ -129,12 +192,14 @@ class Ticket:
                         return refusal(meter, units, verdict, now, quota.wall())
         if waits is not None:
             return refusal(*waits, Verdict.WAIT, now, quota.wall())
-        self._owed, self._model = None, model
+        self._owed, self._terms = None, terms
         self._count(1)
-        for meter in gates:
-            self._pass_gate(meter)
-        self._tokens = [_Hold(meter, tokens) for meter in of_tokens]
-        self._money = [_Hold(meter, micro_usd) for meter in of_money]
+        if gates:
+            for meter in gates:
+                if meter.rule.kind != "concurrent":
+                    meter.take_used()
+            self._model_places = _hold([meter for meter in gates if meter.rule.kind == "concurrent"], 1)
+        self._tokens, self._money = _hold(terms.tokens, tokens), _hold(terms.money, micro_usd)
         return None
 
     async def reserve_soon(
@@ -164,10 +229,17 @@ class Ticket:
         Sets more aside if there is some. Cost: 0.3 µs while the reservation lasts.
         """
         for holds, so_far in ((self._tokens, tokens_so_far), (self._money, micro_usd_so_far)):
-            for hold in holds:
-                if so_far > hold.units and self._ends_streams(hold) and not _extend(hold, so_far - hold.units):
-                    return True
+            if holds is not None and so_far > holds.units and not self._goes_on(holds, so_far):
+                return True
         return False
+
+    def _goes_on(self, holds: _Holds, so_far: int) -> bool:
+        """Whether each limit that ends streams has enough, and if need be more."""
+        for meter in holds.meters:
+            missing = holds.missing(meter, so_far)
+            if missing > 0 and self._ends_streams(meter) and not holds.lapsed and not holds.extend(meter, missing):
+                return False
+        return True
 
     def settle(self, tokens: int, micro_usd: int, now: float) -> None:
         """End with what was used. Does nothing the second time. ``now``: ``trio.current_time()``."""
@@ -176,12 +248,11 @@ class Ticket:
         self._done = True
         self._quota.check_leases(now)
         self._count(0 if self._asked else 1)
-        for hold in self._places:
-            hold.meter.settle(hold.units, 0, hold.epoch)
-        for hold in self._tokens:
-            hold.meter.settle(hold.units, tokens, hold.epoch)
-        for hold in self._money:
-            hold.meter.settle(hold.units, micro_usd, hold.epoch)
+        for held, used in (
+            (self._places, 0), (self._model_places, 0), (self._tokens, tokens), (self._money, micro_usd),
+        ):  # fmt: skip
+            if held is not None:
+                held.settle(used)
 
     def abandon(self, *, counted: bool = True) -> None:
         """End without having reached a provider: tokens and money come back.
@@ -195,54 +266,28 @@ class Ticket:
     @property
     def stops(self) -> bool:
         """Whether one of the limits may end a stream."""
-        return self._plan.stops or (self._model is not None and self._model.stops)
+        return self._plan.stops if self._terms is None else self._terms.stops
 
     def headers(self) -> Headers:
         """What is left, for the answer's head: ``x-ratelimit-*``, ``RateLimit-Policy`` and ``RateLimit``."""
-        return self._plan.notice_with(self._model).headers(trio.current_time())
+        return self._all_terms().notice.headers(trio.current_time())
 
     def warnings(self) -> list[str]:
         """The soft limits that are exceeded, in words."""
-        plans = (self._plan,) if self._model is None else (self._plan, self._model)
         return [
             f"{meter.rule.scope} '{meter.rule.owner}' may {allowance(meter.rule)}; that is exceeded"
-            for plan in plans
-            for meter in plan.soft
+            for meter in self._all_terms().soft
             if meter.avail + meter.remaining < 0
         ]
 
-    def _ends_streams(self, hold: _Hold) -> bool:
-        rule = hold.meter.rule
-        return rule.hard and (rule.stop_streams or self._quota.stop_streams) and hold.epoch == hold.meter.epoch
+    def _all_terms(self) -> Terms:
+        return self._plan.terms(NO_RULES) if self._terms is None else self._terms
+
+    def _ends_streams(self, meter: Meter) -> bool:
+        return meter.rule.hard and (meter.rule.stop_streams or self._quota.stop_streams)
 
     def _count(self, used: int) -> None:
         """Count what was set aside of limits on requests, or give it back."""
-        for hold in self._requests:
-            hold.meter.settle(hold.units, used, hold.epoch)
-        self._requests = []
-
-    def _pass_gate(self, meter: Meter) -> None:
-        if meter.rule.kind == "concurrent":
-            self._places.append(_Hold(meter, 1))
-        else:
-            meter.take_used()
-
-
-def _extend(hold: _Hold, by: int) -> bool:
-    """Set more aside; False if there is none."""
-    meter = hold.meter
-    more = max(by, hold.units // _EXTEND_BY)
-    if meter.avail < more:
-        more = by
-    if meter.avail < more:
-        if hold.asked_at == meter.touched_at:  # in this very round: once is enough, or the demand seems to grow
-            return True
-        verdict = meter.short(more, trio.current_time())
-        if verdict is Verdict.WAIT:
-            hold.asked_at = meter.touched_at
-            return True
-        if verdict is not Verdict.OWE:
-            return False
-    meter.reserve(more)
-    hold.units += more
-    return True
+        if self._requests is not None:
+            self._requests.settle(used)
+            self._requests = None
