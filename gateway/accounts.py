@@ -97,9 +97,11 @@ class Account:
         if record.endpoint not in ANSWERLESS:
             answer_tokens = min(record.max_tokens or self._accounts.usual_tokens(route), MAX_TOKENS)
         self._prompt_tokens = asked_tokens
-        self._estimate(route, answer_tokens)
-        micro_usd = self._prompt_micro_usd + round(self._micro_usd_per_token * answer_tokens)
-        refused = await self._ticket.reserve_soon(of_model, self._prompt_tokens + answer_tokens, micro_usd)
+        micro_usd = self._estimate(route, answer_tokens)
+        tokens = asked_tokens + answer_tokens
+        refused = self._ticket.reserve(of_model, tokens, micro_usd, trio.current_time())
+        if refused is not None and refused.may_wait:
+            refused = await self._ticket.reserve_soon(of_model, tokens, micro_usd)
         if refused is not None:
             raise refused
         self.stops = self._accounts.stop_streams or self._ticket.stops
@@ -115,11 +117,16 @@ class Account:
             if refused is not None:
                 raise refused
 
-    def _estimate(self, route: Route, answer_tokens: int) -> None:
+    def _estimate(self, route: Route, answer_tokens: int) -> int:
         """The dearest of the targets, for any of them may answer; one whose price is unknown has no say."""
         dearest = self._accounts.prices.dearest_micro_usd(route.names, self._prompt_tokens, answer_tokens)
-        self._prompt_micro_usd, whole = (1, 0) if dearest is None else dearest
-        self._micro_usd_per_token = max(whole - self._prompt_micro_usd, 0) / max(answer_tokens, 1)
+        if dearest is None:
+            self._prompt_micro_usd = 1
+            return 1
+        self._prompt_micro_usd, whole = dearest
+        if answer_tokens:
+            self._micro_usd_per_token = (whole - self._prompt_micro_usd) / answer_tokens
+        return whole
 
     def exhausted(self, tokens: int) -> bool:
         """Whether a stream of so many tokens has used up what there was for it. Cost: 0.5 µs."""
@@ -140,14 +147,9 @@ class Account:
 
     def headers(self, record: Record) -> Headers:
         """For the answer's head: what is left of the limits, soft ones that are exceeded, a whole answer's cost."""
-        headers: Headers = []
-        if self._ticket is not None:
-            headers += self._ticket.headers()
-            headers += [(b"x-sluice-limit-warning", header_text(text)) for text in self._ticket.warnings()]
+        headers = [] if self._ticket is None else self._ticket.headers(record.ended_at or trio.current_time())
         cost_usd = record.cost_usd
-        if cost_usd:
-            headers.append((b"x-sluice-cost-usd", cost_usd.encode()))
-        return headers
+        return [*headers, (b"x-sluice-cost-usd", cost_usd.encode())] if cost_usd else headers
 
     def give_up(self) -> None:
         """There is no room for the request after all. Sync."""
@@ -168,15 +170,13 @@ class Account:
         if self._ticket is None:
             return
         if record.attempts:
-            tokens = sum(fact.usage.total_tokens for fact in record.attempts if fact.usage is not None)
+            tokens = 0
+            for fact in record.attempts:
+                if fact.usage is not None:
+                    tokens += fact.usage.total_tokens
             self._ticket.settle(tokens, spent_micro_usd, trio.current_time())
         else:
             self._ticket.abandon()
-
-
-def header_text(text: str) -> bytes:
-    """Text as a header's value; what none can hold, as a line break in a team's name, becomes ``?``."""
-    return "".join(one if one.isascii() and one.isprintable() else "?" for one in text).encode()
 
 
 class Accounts:

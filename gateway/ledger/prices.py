@@ -82,21 +82,17 @@ class Known:
         """The cost, rounded half up to a micro-dollar; None if it is unknown."""
         if not self.rates:
             return None
-        prompt = usage.prompt_tokens
+        prompt, completion = usage.prompt_tokens, usage.completion_tokens
         rates = self._rates_of(prompt)
-        cached = min(usage.cached_tokens, prompt)
-        written = min(usage.cache_write_tokens, prompt - cached)
-        long = min(usage.long_cache_write_tokens, written)
-        reasoning = min(usage.reasoning_tokens, usage.completion_tokens)
-        total = (
-            (prompt - cached - written) * rates.input
-            + cached * rates.cached
-            + (written - long) * rates.cache_write
-            + long * rates.long_cache_write
-            + (usage.completion_tokens - reasoning) * rates.output
-            + reasoning * rates.reasoning
-            + rates.request
-        )
+        total = prompt * rates.input + completion * rates.output + rates.request
+        if usage.cached_tokens or usage.cache_write_tokens:
+            cached = min(usage.cached_tokens, prompt)
+            written = min(usage.cache_write_tokens, prompt - cached)
+            long = min(usage.long_cache_write_tokens, written)
+            total += cached * rates.cached + (written - long) * rates.cache_write + long * rates.long_cache_write
+            total -= (cached + written) * rates.input
+        if usage.reasoning_tokens:
+            total += min(usage.reasoning_tokens, completion) * (rates.reasoning - rates.output)
         return (total + _HALF) // SCALE
 
     def estimate_micro_usd(self, prompt_tokens: int, completion_tokens: int) -> tuple[int, int] | None:

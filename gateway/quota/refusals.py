@@ -100,6 +100,11 @@ def allowance(rule: LimitRule) -> str:
     return f"{verb} {_amount(rule, rule.amount)} {per} ({rule.kind})"
 
 
+def header_text(text: str) -> bytes:
+    """Text as a header's value; what none can hold, as a line break in a team's name, becomes ``?``."""
+    return "".join(one if one.isascii() and one.isprintable() else "?" for one in text).encode()
+
+
 class Told:
     """What never changes of what is told of some limits in every head.
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from gateway.quota.meter import Meter, Verdict, give_back, set_aside
-from gateway.quota.refusals import Headers, Notice, Refusal, Told, allowance, refusal
+from gateway.quota.refusals import Headers, Notice, Refusal, Told, allowance, header_text, refusal
 
 if TYPE_CHECKING:
     from gateway.quota.quota import Quota, Rules
@@ -83,6 +83,14 @@ class Terms:
 NO_RULES = Plan((), None)
 
 
+def _exceeded(soft: Sequence[Meter]) -> list[Meter]:
+    return [meter for meter in soft if meter.avail + meter.remaining < 0]
+
+
+def _warning(meter: Meter) -> str:
+    return f"{meter.rule.scope} '{meter.rule.owner}' may {allowance(meter.rule)}; that is exceeded"
+
+
 class _Holds:
     """As many units of each of some meters of one keeper, set aside for a request.
 
@@ -139,10 +147,6 @@ class _Holds:
         return True
 
 
-def _hold(meters: Sequence[Meter], units: int) -> _Holds | None:
-    return _Holds(meters, units) if meters else None
-
-
 class Ticket:
     """See the module; made by :meth:`gateway.quota.quota.Quota.enter`."""
 
@@ -159,9 +163,11 @@ class Ticket:
         if owed is not None:
             requests = [meter for meter in requests if meter not in owed]
             places = [meter for meter in places if meter not in owed]
-        self._requests = _hold(requests, 1)  # not yet counted
-        self._places = _hold(places, 1)
-        self._model_places = self._tokens = self._money = _hold((), 0)
+        self._requests = _Holds(requests, 1) if requests else None  # not yet counted
+        self._places = _Holds(places, 1) if places else None
+        self._model_places: _Holds | None = None
+        self._tokens: _Holds | None = None
+        self._money: _Holds | None = None
         self._owed = owed
 
     def reserve(self, model_rules: Rules, tokens: int, micro_usd: int, now: float) -> Refusal | None:
@@ -179,7 +185,7 @@ class Ticket:
         quota = self._quota
         self._asked = True
         quota.check_leases(now)
-        terms = self._plan.terms(quota.plan(model_rules))
+        terms = self._plan.terms(quota.plan(model_rules) if model_rules else NO_RULES)
         gates = terms.model.gates if self._owed is None else [*self._owed, *terms.model.gates]
         waits: tuple[Meter, int] | None = None
         for meters, units in ((gates, 1), (terms.tokens, tokens), (terms.money, micro_usd)):
@@ -198,8 +204,10 @@ class Ticket:
             for meter in gates:
                 if meter.rule.kind != "concurrent":
                     meter.take_used()
-            self._model_places = _hold([meter for meter in gates if meter.rule.kind == "concurrent"], 1)
-        self._tokens, self._money = _hold(terms.tokens, tokens), _hold(terms.money, micro_usd)
+            places = [meter for meter in gates if meter.rule.kind == "concurrent"]
+            self._model_places = _Holds(places, 1) if places else None
+        self._tokens = _Holds(terms.tokens, tokens) if terms.tokens else None
+        self._money = _Holds(terms.money, micro_usd) if terms.money else None
         return None
 
     async def reserve_soon(
@@ -268,20 +276,13 @@ class Ticket:
         """Whether one of the limits may end a stream."""
         return self._plan.stops if self._terms is None else self._terms.stops
 
-    def headers(self) -> Headers:
-        """What is left, for the answer's head: ``x-ratelimit-*``, ``RateLimit-Policy`` and ``RateLimit``."""
-        return self._all_terms().notice.headers(trio.current_time())
-
-    def warnings(self) -> list[str]:
-        """The soft limits that are exceeded, in words."""
-        return [
-            f"{meter.rule.scope} '{meter.rule.owner}' may {allowance(meter.rule)}; that is exceeded"
-            for meter in self._all_terms().soft
-            if meter.avail + meter.remaining < 0
-        ]
-
-    def _all_terms(self) -> Terms:
-        return self._plan.terms(NO_RULES) if self._terms is None else self._terms
+    def headers(self, now: float) -> Headers:
+        """For the answer's head: ``x-ratelimit-*``, ``RateLimit-Policy`` and ``RateLimit``; soft limits exceeded."""
+        terms = self._plan.terms(NO_RULES) if self._terms is None else self._terms
+        told = terms.notice.headers(now)
+        if terms.soft:
+            told = told + [(b"x-sluice-limit-warning", header_text(_warning(meter))) for meter in _exceeded(terms.soft)]
+        return told
 
     def _ends_streams(self, meter: Meter) -> bool:
         return meter.rule.hard and (meter.rule.stop_streams or self._quota.stop_streams)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import trio
 
-from gateway.accounts import Account, Accounts, header_text
+from gateway.accounts import Account, Accounts
 from gateway.config import Config
 from gateway.core.errors import Rejected
 from gateway.core.limits import LimitRule
 from gateway.core.principal import Principal
 from gateway.quota.backend import MemoryLimits
+from gateway.quota.refusals import header_text
 
 BUDGET = LimitRule(scope="key", owner="anna", kind="usd", amount=1_000, period="total")
 ANNA = Principal(name="anna", limits=(BUDGET,))
