@@ -63,6 +63,7 @@ class Lessee:
         on_failure: Of limits that do not say.
         say: Told when the keeper goes away or is back: level, event, and what more there is to say.
         on_round: Called when a round is done, well or badly.
+        on_lease: Called when ``valid_until`` has changed.
     """
 
     def __init__(
@@ -73,12 +74,13 @@ class Lessee:
         on_failure: OnFailure,
         say: Callable[..., None],
         on_round: Callable[[], None],
+        on_lease: Callable[[], None],
     ) -> None:
         self._backend = backend
         self._lease_s = lease_s
         self.on_failure = on_failure
         self._say = say
-        self._on_round = on_round
+        self._on_round, self._on_lease = on_round, on_lease
         self._holder = _new_holder()
         self._is_new = True
         self._active: dict[Meter, None] = {}
@@ -114,6 +116,7 @@ class Lessee:
         """The lease is over: every slice is void, and a new holder begins."""
         self.lapses += 1
         self._holder, self._is_new, self.valid_until = _new_holder(), True, math.inf
+        self._on_lease()
         for meter in meters:
             if meter.lessee is self:
                 meter.lapse()
@@ -164,6 +167,7 @@ class Lessee:
             self.lapse(meters())
             return False
         self._is_new, self.valid_until, self.holders = False, sent_at + self._lease_s, granted.holders
+        self._on_lease()
         self._rounds += 1
         self._in_a_row = 0
         if self.is_away:

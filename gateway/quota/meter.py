@@ -261,12 +261,11 @@ class Meter:
 def set_aside(meters: Sequence[Meter], units: int) -> None:
     """Reserve as many units of each. In one loop without calls, for every request goes through it several times."""
     for meter in meters:
-        meter.avail -= units
+        avail = meter.avail = meter.avail - units
         meter.reserved += units
         meter.taken += units
-        if units > meter.largest:
-            meter.largest = units
-        if meter.avail < meter.low or not meter.active:
+        if avail < meter.low or units > meter.largest or not meter.active:
+            meter.largest = max(meter.largest, units)
             meter.lessee.touch(meter)
 
 

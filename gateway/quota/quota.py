@@ -25,6 +25,7 @@ A keeper that loses its data (Redis without persistence) forgets what was used; 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -93,11 +94,19 @@ class Quota:
         say: Callable[..., None] = lambda level, event, **fields: None,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        lessee = partial(Lessee, lease_s=lease_s, on_failure=on_failure, say=say, on_round=self._on_round)
+        lessee = partial(
+            Lessee,
+            lease_s=lease_s,
+            on_failure=on_failure,
+            say=say,
+            on_round=self._on_round,
+            on_lease=self._note_leases,
+        )
         self._rates = self._budgets = lessee(backend)
         if budgets is not None:
             self._budgets = lessee(budgets)
         self._lessees = (self._rates,) if budgets is None else (self._rates, self._budgets)
+        self._valid_until = math.inf  # of the slices in hand, the first that ends
         self._round = trio.Event()
         self._meters: dict[str, Meter] = {}
         self._ends: dict[str, float] = {}  # of meters whose budget's period ends
@@ -148,9 +157,14 @@ class Quota:
 
     def check_leases(self, now: float) -> None:
         """Void the slices whose lease is over."""
+        if now < self._valid_until:
+            return
         for lessee in self._lessees:
             if now >= lessee.valid_until:
                 lessee.lapse(self._meters.values())
+
+    def _note_leases(self) -> None:
+        self._valid_until = min(lessee.valid_until for lessee in self._lessees)
 
     def _meter(self, rule: LimitRule, wall_s: float) -> Meter:
         period, ends_at = rule.period_at(wall_s)
