@@ -112,6 +112,9 @@ class Directory:
         self._trouble = ""
         self._loads = self._failures = 0
         self._pepper: Pepper | None = None
+        self._looking = (
+            trio.Lock()
+        )  # one look at a time: an earlier one that ends later would undo what a later one found
         self.configure(config)
 
     def attach(self, keys: Keys) -> None:
@@ -237,8 +240,11 @@ class Directory:
 
     async def refresh(self) -> None:
         """Ask the store once, and take in what has changed. What goes wrong is noted, not raised."""
-        if not self._wanted or self._keys is None:
-            return
+        async with self._looking:
+            if self._wanted and self._keys is not None:
+                await self._look(self._keys)
+
+    async def _look(self, keys: Keys) -> None:
         try:
             if self._pepper is None:
                 self._pepper = await trio.to_thread.run_sync(find_pepper, self._config, abandon_on_cancel=True)
@@ -246,7 +252,7 @@ class Directory:
                     self._well()
                     return
             with trio.fail_after(_QUERY_S):
-                await self._refresh(self._keys)
+                await self._refresh(keys)
         except trio.TooSlowError:
             self._ill(f"no answer within {_QUERY_S:g} s")
         except (StoreError, PepperError) as error:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import services
 import trio
+import trio.testing
 from attrs import define, evolve, field
 
 from gateway.config import Config, Identity, Organisation, Secret, Team
@@ -359,3 +361,32 @@ async def test_the_pepper_is_made_once_for_its_owner_only(tmp_path: Path) -> Non
 async def test_postgresql_needs_a_configured_pepper() -> None:
     with pytest.raises(PepperError, match=r"identity\.pepper is not set"):
         make_pepper(Config(store=StoreTable(url="postgresql://localhost/x")))
+
+
+async def test_a_look_that_began_before_a_key_was_made_does_not_undo_a_later_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found_none, go_on = threading.Event(), threading.Event()
+
+    def slow_find(config: Config) -> Any:
+        """The first look for a pepper, which finds none and takes its time to say so."""
+        pepper = find_pepper(config)
+        if pepper is None and not found_none.is_set():
+            found_none.set()
+            go_on.wait(10)
+        return pepper
+
+    async with world(f"sqlite:///{tmp_path}/sluice.db") as here, trio.open_nursery() as nursery:
+        directory = here.directory()
+        monkeypatch.setattr("gateway.identity.directory.find_pepper", slow_find)
+        nursery.start_soon(directory.refresh)
+        assert await trio.to_thread.run_sync(found_none.wait, 10)
+        secret = await here.create()
+        nursery.start_soon(directory.refresh)
+        await trio.testing.wait_all_tasks_blocked(0.2)
+        go_on.set()
+        with trio.fail_after(10):
+            while directory.statistics().version < 0:
+                await trio.sleep(0.01)
+        await trio.testing.wait_all_tasks_blocked(0.2)
+        assert ask(directory, secret).name == "dev"
