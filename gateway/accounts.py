@@ -174,7 +174,7 @@ class Account:
             for fact in record.attempts:
                 if fact.usage is not None:
                     tokens += fact.usage.total_tokens
-            self._ticket.settle(tokens, spent_micro_usd, trio.current_time())
+            self._ticket.settle(tokens, spent_micro_usd, record.ended_at)  # of a drained stream, when its client left
         else:
             self._ticket.abandon()
 
