@@ -101,7 +101,7 @@ class Account:
         tokens = asked_tokens + answer_tokens
         refused = self._ticket.reserve(of_model, tokens, micro_usd, trio.current_time())
         if refused is not None and refused.may_wait:
-            refused = await self._ticket.reserve_soon(of_model, tokens, micro_usd)
+            refused = await self._ticket.reserve_soon(of_model, tokens, micro_usd, refused=refused)
         if refused is not None:
             raise refused
         self.stops = self._accounts.stop_streams or self._ticket.stops

@@ -99,7 +99,9 @@ class Reloads:
         while True:
             await trio.sleep(LOOK_EVERY_S)
             now = await trio.to_thread.run_sync(self._source.news, limiter=self._limiter, abandon_on_cancel=True)
-            if now is not None and now == before != asked:
+            if now is None:
+                asked = None
+            elif now == before != asked:
                 asked = now
                 self.ask()
             before = now

@@ -90,7 +90,7 @@ class AttemptFact:
         ttft_s: To its first content, 0 if there was none.
         usage: What it cost: as reported, else estimated from what was asked and read; None if it refused, or could
             not be asked.
-        priced: The usage whose price was looked up, and that in micro-dollars, None if it is unknown.
+        priced: The usage whose price was looked up, the price in micro-dollars, None if it is unknown, and its version.
     """
 
     target: str
@@ -102,7 +102,7 @@ class AttemptFact:
     code: str = ""
     ttft_s: float = 0.0
     usage: Usage | None = None
-    priced: tuple[Usage, int | None] | None = None
+    priced: tuple[Usage, int | None, str] | None = None
 
 
 @define(kw_only=True, slots=True)

@@ -30,6 +30,7 @@ _ABSOLUTE: Final = re.compile(rb"https?://([^/?#@]+)([/?].*)?", re.IGNORECASE)
 _HOST_BYTES: Final = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=%:[]"
 _LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)[ \t]*\r\n", re.IGNORECASE)
 _MAX_DIGITS: Final = 15  # of a length that needs no look at what its number may be at most
+_MAX_REMEMBERED_BYTES: Final = 4_096  # for as long as a connection is open
 _PATIENCE: Final = 8  # heads in a row that may differ before a connection's are not compared any more
 _SPECIAL: Final = frozenset((b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade"))
 
@@ -140,7 +141,7 @@ class Heads:
     """The heads of one connection: a client says the same with each request, but for the length of the body.
 
     Bytes that were found to be a head are one with other digits in the place of its ``Content-Length``, too, and mean
-    the same with another length. Only a ``POST`` is remembered.
+    the same with another length. Only a ``POST`` is remembered, and no large one.
     """
 
     __slots__ = ("_after", "_before", "_last", "_patience", "_place")
@@ -176,7 +177,8 @@ class Heads:
 
     def _remember(self, block: bytes, head: Head) -> None:
         self._patience -= 1
-        length = _LENGTH.search(block) if head.method == "POST" and self._patience else None
+        small = self._patience and head.method == "POST" and len(block) <= _MAX_REMEMBERED_BYTES
+        length = _LENGTH.search(block) if small else None
         if length is None:
             self._last = None
             return

@@ -173,7 +173,7 @@ def whole(reply: Reply, date_line: bytes, *, head_only: bool, http10: bool, keep
 def _plain(reply: Reply, date_line: bytes, keep_alive: bool) -> bytes | None:
     """A reply whose headers are the gateway's own, and whose body is sent; None where more has to be looked at."""
     head = _STATUS_LINES.get(reply.status)
-    if head is None or reply.status in _BODILESS:
+    if head is None or reply.status < 200 or reply.status in _BODILESS:
         return None
     for name, value in reply.headers:
         if name not in _PLAIN:

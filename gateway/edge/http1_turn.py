@@ -128,8 +128,8 @@ class Turn:
             await self._news.wait()
 
     def take_whole(self) -> bytes | None:
-        """The body, if all of it is here: as it is as a rule when the app begins. Otherwise :meth:`receive` it."""
-        if not self.body.complete or self._asked:
+        """The body, if all of it is here, and the client, too: the rule when an app begins. Else :meth:`receive` it."""
+        if not self.body.complete or self._asked or self.left or self.refusal or self.response.complete:
             return None
         self._asked = True
         self._make_room()

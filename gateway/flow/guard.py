@@ -85,10 +85,11 @@ class Guard:
         elif self._scope is not None:
             self._scope.deadline = at
 
-    def keep_own_time(self, own: bool) -> None:
-        """Have the scope's own deadline, or none because the book keeps the time. For the book."""
+    def settle_time(self) -> None:
+        """Give the scope, if there is one, its own deadline, or none if the book keeps the time."""
         if self._scope is not None:
-            self._scope.deadline = self.at if own else math.inf
+            kept = self._book is not None and self._book.keeps_time
+            self._scope.deadline = math.inf if kept else self.at
 
     def ring(self) -> None:
         """Its time is over. For the book."""
@@ -97,10 +98,9 @@ class Guard:
 
     def __enter__(self) -> Guard:
         self._scope = trio.CancelScope()
-        if self._book is None:
-            self._scope.deadline = self.at
-        else:
+        if self._book is not None:
             self._book.enter(self)
+        self.settle_time()
         self._scope.__enter__()
         return self
 
@@ -124,13 +124,16 @@ class Guard:
         return DeadlineExceeded(self._stage, message)
 
 
+_NOT_THE_LINES = (DeadlineExceeded, trio.BrokenResourceError)  # the latter: nobody takes what is read from the line
+
+
 class LineGuard(Guard):
     """A guard of work that waits for one line, a provider's connection, and for hardly anything else.
 
     At its end it closes the line, and whoever reads from that gets an error, which becomes the guard's own. That is
     what its cancellation would do, too, but without a scope, which costs a tenth of a short request. What is waited for
-    besides the line stands in ``with guard.waiting():``, which opens a scope for so long. Where no book keeps the time,
-    it is an ordinary guard.
+    besides the line stands in ``with guard.waiting():``, which opens a scope for so long. Where no book keeps the time
+    when it is entered, it is an ordinary guard; if the book stops after that, nobody closes the line until it goes on.
 
     Attributes:
         late: Its time is over.
@@ -173,8 +176,8 @@ class LineGuard(Guard):
             return super().__exit__(kind, error, trace)
         assert self._book is not None
         self._book.leave(self)
-        if self.late and isinstance(error, Exception) and not isinstance(error, DeadlineExceeded):
-            raise self.error() from None
+        if self.late and isinstance(error, Exception) and not isinstance(error, _NOT_THE_LINES):
+            raise self.error() from error
         return False
 
 
@@ -193,6 +196,7 @@ class Waiting:
             guard._scope = self._scope = trio.CancelScope()
             if guard.late:
                 self._scope.cancel()
+            guard.settle_time()
             self._scope.__enter__()
 
     def __exit__(
@@ -214,7 +218,7 @@ class GuardBook:
     meanwhile is seen when the alarm goes off.
 
     Attributes:
-        keeps_time: Whether :meth:`run` runs. Otherwise every guard's scope has its own deadline.
+        keeps_time: Whether :meth:`run` runs. Otherwise the guards' scopes have deadlines of their own.
     """
 
     def __init__(self) -> None:
@@ -235,9 +239,7 @@ class GuardBook:
         self._entered.add(guard)
         if self._cut is not None:
             guard.cut(*self._cut)
-        if not self.keeps_time:
-            guard.keep_own_time(True)
-        elif guard.at < self._look_at:
+        if self.keeps_time and guard.at < self._look_at:
             self.look_after(guard)
 
     def leave(self, guard: Guard) -> None:
@@ -262,11 +264,11 @@ class GuardBook:
             self._wake.set()
 
     async def run(self) -> None:
-        """Keep the time of all guards, until cancelled; then each keeps its own again."""
+        """Keep the time of all guards, until cancelled; then each that has a scope keeps its own again."""
         self.keeps_time = True
         try:
             for guard in self._entered:
-                guard.keep_own_time(False)
+                guard.settle_time()
             while True:
                 self._ring(trio.current_time())
                 self._wakes_at = min(self._look_at, self._alarms[0][0]) if self._alarms else self._look_at
@@ -278,7 +280,7 @@ class GuardBook:
             self._alarms.clear()
             for guard in self._entered:
                 guard.alarm_at = math.inf
-                guard.keep_own_time(True)
+                guard.settle_time()
 
     def _ring(self, now: float) -> None:
         """End those whose time is over; if it is time for a look, set the alarms until the next."""

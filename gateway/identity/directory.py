@@ -15,7 +15,7 @@ any kind everybody on this machine is let in; the first ``sluice keys create`` e
 Neither lookup nor comparison tells how much of a guess was right: what is looked up is a digest, and digests are
 compared in constant time.
 
-*Cost*, measured: a key of the store 2.8 µs, one of the configuration 1.7 µs (the keyring alone 1.2); asking for the
+*Cost*, measured: a key 1.7 µs (the keyring alone 1.2), one of the store 2.8 when it is used first; asking for the
 version 1.4 ms a second. 10,000 keys take 17 MB and are read in 0.3 s, in a thread.
 """
 
@@ -112,9 +112,7 @@ class Directory:
         self._trouble = ""
         self._loads = self._failures = 0
         self._pepper: Pepper | None = None
-        self._looking = (
-            trio.Lock()
-        )  # one look at a time: an earlier one that ends later would undo what a later one found
+        self._looking = trio.Lock()  # one at a time: an earlier look that ends later would undo what a later one found
         self.configure(config)
 
     def attach(self, keys: Keys) -> None:

@@ -181,7 +181,7 @@ def make_entry(record: Record, *, id: str, now_s: float, prices: Prices, lengths
         record=record,
         at_s=now_s - record.total_s,
         costs=costs,
-        price_version=known.version,
+        price_version=served.priced[2] if served is not None and served.priced is not None else known.version,
         cost_micro_usd=cost,
         lost_micro_usd=lost,
         unread=unread,

@@ -155,7 +155,8 @@ class Prices:
         if usage is None:
             return 0
         if fact.priced is None or fact.priced[0] is not usage:
-            fact.priced = usage, self.of(fact.target).micro_usd(usage)
+            known = self.of(fact.target)
+            fact.priced = usage, known.micro_usd(usage), known.version
         return fact.priced[1]
 
     def dearest_micro_usd(

@@ -125,8 +125,9 @@ class Told:
 class Notice:
     """What the heads of some requests tell of the same limits.
 
-    The same is told again for ``SAME_S``, as long as it is right to a thousandth of the tightest limit: who asks often
-    does not pay for it with each request. Limits below 1,000 are always told exactly.
+    The same is told again for ``SAME_S``, as long as it is right to a thousandth of the tightest limits on requests and
+    on tokens: who asks often does not pay for it with each request. The tightest is told exactly if it is below 1,000;
+    what others use up of a limit that is not, may be told so much later.
     """
 
     __slots__ = ("_headers", "_tightest", "_told", "_until")

@@ -211,7 +211,13 @@ class Ticket:
         return None
 
     async def reserve_soon(
-        self, model_rules: Rules, tokens: int, micro_usd: int, *, patience_s: float = PATIENCE_S
+        self,
+        model_rules: Rules,
+        tokens: int,
+        micro_usd: int,
+        *,
+        refused: Refusal | None = None,
+        patience_s: float = PATIENCE_S,
     ) -> Refusal | None:
         """:meth:`reserve`; where there is no slice in hand yet, wait for it, ``patience_s`` at most.
 
@@ -219,11 +225,15 @@ class Ticket:
 
         With a slice in hand, or with nothing left, this does not wait and has no checkpoint.
 
+        Args:
+            refused: What :meth:`reserve` said just now, if it was asked: who asks twice seems to need twice as much.
+
         Cancellation: nothing is set aside.
         """
         now = trio.current_time()
         until = now + patience_s
-        refused = self.reserve(model_rules, tokens, micro_usd, now)
+        if refused is None:
+            refused = self.reserve(model_rules, tokens, micro_usd, now)
         while refused is not None and refused.may_wait and now < until:
             with trio.move_on_at(until):
                 await self._quota.refilled()

@@ -54,7 +54,8 @@ MEASURES: Final[Mapping[str, str]] = {
     "tokens_saved": "tokens_saved",
     "saved_micro_usd": "saved_micro_usd",
 }
-# Without the columns' names, which are the table's in its order: SQLite looks the text up anew for each row.
+# Without the columns' names, which are the table's in its order: SQLite looks the text up anew for each row. A process
+# that runs on while a newer one adds a column can add no rows until it is started again: they go to its spill files.
 _ADD = f"INSERT INTO usage_entry VALUES ({','.join('?' * len(COLUMNS))}) ON CONFLICT (id) DO NOTHING"  # noqa: S608
 # Whose spending a budget limits, and which rows are theirs. A key's goes by name and id, see identity/belonging.
 Spender = Literal["key", "team", "org"]

@@ -2,7 +2,8 @@
 
 :meth:`RawTransport.send` is the hot path; :mod:`gateway.upstream.transport` puts httpx's transport interface on top.
 Only opening a connection and waiting for one have time limits here, since only then is a scope cheap by comparison. For
-the rest the caller owns one cancel scope and moves its deadline, for instance when ``on_phase`` says what comes next.
+the rest the caller has a ``LineGuard``, which closes the connection at its deadline, or one cancel scope whose deadline
+it moves, for instance when ``on_phase`` says what comes next.
 
 Cancelling at any point resets the connection in the same step, without an await, so that a provider stops generating at
 once. Ending early is the same: leave the ``with`` block of the response.
@@ -189,7 +190,7 @@ class RawTransport:
             guard: Entered; holds the connection until this returns.
 
         Raises:
-            TransportError: Every kind. A deadline of the caller is the caller's cancellation.
+            TransportError: Every kind. A deadline of the caller is the caller's cancellation, or its guard's to tell.
 
         *Cancellation*: the connection is reset, its slot free. If cancelled already, nothing is sent.
         *Cost*: with :meth:`RawResponse.receive` 35 µs of CPU for a small answer, 17 µs with 32 in flight
@@ -211,7 +212,7 @@ class RawTransport:
             await conn.exchange(head, body, bodyless=bodyless, on_phase=on_phase)
         except TransportError as exc:
             resend = _may_resend(exc, method) and not (guard is not None and guard.late)
-            pool.give_up(conn, "dead", keep_slot=resend)
+            pool.give_up(conn, "aborted" if guard is not None and guard.late else "dead", keep_slot=resend)
             if not resend:
                 raise
         except BaseException:
@@ -227,7 +228,8 @@ class RawTransport:
         try:
             await conn.exchange(head, body, bodyless=bodyless, on_phase=on_phase)
         except BaseException as exc:
-            pool.give_up(conn, "dead" if isinstance(exc, TransportError) else "aborted")
+            late = guard is not None and guard.late
+            pool.give_up(conn, "dead" if isinstance(exc, TransportError) and not late else "aborted")
             raise
         return RawResponse(conn, pool, True)
 

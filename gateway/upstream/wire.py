@@ -235,11 +235,6 @@ class TlsWire(Wire):
                 raise
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    @property
-    def closed(self) -> bool:
-        """Whether it was closed on this side."""
-        return self._fd < 0
-
     def stale(self) -> bool:
         if not self._poll.poll(0):
             return False

@@ -274,3 +274,15 @@ async def test_heads_of_each_model_tell_of_its_own_limits(autojump_clock):
             ticket = await open_ticket(process, model=model)
             assert dict(ticket.headers(trio.current_time()))[b"x-ratelimit-limit-requests"] == amount
             ticket.abandon()
+
+
+async def test_who_is_told_to_wait_and_waits_asks_for_as_much_once(autojump_clock):
+    async with processes(2) as (process, _):
+        rules = (rule("tpm", 10_000),)
+        ticket = process.quota.enter(rules, trio.current_time())
+        refused = ticket.reserve((), 3_000, 0, trio.current_time())
+        assert refused.may_wait
+        assert await ticket.reserve_soon((), 3_000, 0, refused=refused) is None
+        [limit] = process.quota.statistics()
+        assert (limit.reserved, limit.in_hand) == (3_000, 0)
+        ticket.abandon()

@@ -61,3 +61,7 @@ async def test_a_changed_file_is_read_once_it_stands_still_and_once_only(monkeyp
 async def test_a_file_that_is_gone_for_a_look_is_seen_anew(monkeypatch: Any) -> None:
     [look] = await looked_at([NOW, None, NOW, NOW], monkeypatch)
     assert look >= 4
+
+
+async def test_a_state_that_comes_back_after_another_was_read_is_read_again(monkeypatch: Any) -> None:
+    assert len(await looked_at([NOW, NOW, NOW, NOW, None, NOW, NOW], monkeypatch)) == 2
