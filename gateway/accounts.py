@@ -25,6 +25,7 @@ import trio
 
 from gateway.config import Config
 from gateway.core.errors import Rejected
+from gateway.core.estimate import tokens_of
 from gateway.core.facts import Record
 from gateway.core.limits import LimitRule
 from gateway.core.principal import Principal
@@ -74,11 +75,11 @@ class Account:
         self._micro_usd_per_token = 0.0
         self.stops = False
 
-    async def reserve(self, route: Route, record: Record, asked_tokens: int) -> None:
+    async def reserve(self, route: Route, record: Record, asked: bytes) -> None:
         """Set aside what the request may use, before anything is sent to a provider.
 
         Args:
-            asked_tokens: Of the prompt, about.
+            asked: The client's document; its tokens are only looked for where there are limits.
 
         Raises:
             Rejected: ``rate_limited``, ``budget_exhausted`` or ``limits_away``; names the limit and its owner.
@@ -96,9 +97,9 @@ class Account:
         answer_tokens = 0
         if record.endpoint not in ANSWERLESS:
             answer_tokens = min(record.max_tokens or self._accounts.usual_tokens(route), MAX_TOKENS)
-        self._prompt_tokens = asked_tokens
+        self._prompt_tokens = tokens_of(asked)
         micro_usd = self._estimate(route, answer_tokens)
-        tokens = asked_tokens + answer_tokens
+        tokens = self._prompt_tokens + answer_tokens
         refused = self._ticket.reserve(of_model, tokens, micro_usd, trio.current_time())
         if refused is not None and refused.may_wait:
             refused = await self._ticket.reserve_soon(of_model, tokens, micro_usd, refused=refused)

@@ -45,7 +45,6 @@ from gateway.core.errors import (
     StreamBroken,
     UpstreamError,
 )
-from gateway.core.estimate import tokens_of
 from gateway.core.facts import LoaderFact, Outcome, Phase, Record
 from gateway.core.principal import Principal
 from gateway.core.telling import chain_of
@@ -113,7 +112,7 @@ class Exchange:
         self._why_total = f"the request took longer than its {timeout_s:g} s (x-request-timeout-ms)" if own else ""
         self._conversation = conversation
         self._attempts: Attempts | None = None
-        self._asked_tokens = 0
+        self._asked = b""  # the client's document, until its tokens are reserved
         self._tokens_before = 0  # relayed from attempts that broke off
         self._lines: list[Attempt] = []  # whose answers have begun
         self.record = record
@@ -138,7 +137,9 @@ class Exchange:
         if isinstance(request, ResponsesRequest) and request.wanted:
             request = await self._recall(request)
         route = self._route(request)
-        await self.account.reserve(route, self.record, self._asked_tokens)
+        asked, self._asked = self._asked, b""
+        await self.account.reserve(route, self.record, asked)
+        del asked  # which may be large, and the answer long
         if voice.speaks_early and request.stream and self._loads(request, route):
             return Answer(run=partial(self._tell, request, route, voice))
         attempt = await self._gather_and_ask(request, route, voice)
@@ -179,7 +180,7 @@ class Exchange:
     async def _listen(self, listen: Callable[[], Awaitable[bytes]], voice: Voice) -> Request:
         self.record.phase = Phase.BODY
         body = await listen()
-        self._asked_tokens = tokens_of(body)
+        self._asked = body
         request = voice.parse(body)
         self.record.max_tokens = request.max_tokens
         self._conversation = voice.conversation or self._conversation

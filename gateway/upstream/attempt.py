@@ -66,7 +66,7 @@ class Attempt:
         target: Who answers.
         fact: What is known of this attempt; the record has it, too.
         stream: What was understood of the stream so far; None for a whole answer.
-        asked_tokens: What it was asked, about.
+        asked: What it was asked, until that is counted or known not to be needed.
         hung_up: Closed from outside, by who is about to cancel the task that reads it.
     """
 
@@ -77,8 +77,9 @@ class Attempt:
     stream: AnswerStream | None = None
     whole: Whole | None = None
     lease: Lease | None = None
-    asked_tokens: int = 0
+    asked: bytes = b""
     hung_up: bool = False
+    _asked_tokens: int = 0
     _aside: RawResponse | None = None
 
     @property
@@ -91,6 +92,18 @@ class Attempt:
         """Whether all of the answer is here, and nothing of it is left to read."""
         stream = self.stream
         return stream is None or (stream.complete and stream.error is None and self.response.complete)
+
+    @property
+    def asked_tokens(self) -> int:
+        """Of what it was asked, about."""
+        if self.asked:
+            self._asked_tokens, self.asked = tokens_of(self.asked), b""
+        return self._asked_tokens
+
+    def let_go_of_what_was_asked(self) -> None:
+        """Count its tokens if that may be needed still. A whole answer that says what it cost needs no count."""
+        needed = self.whole is None or self.whole.usage is None
+        self._asked_tokens, self.asked = tokens_of(self.asked) if needed else 0, b""
 
     async def receive(self) -> bytes:
         """One network read of the stream; b"" at its end.
@@ -269,7 +282,7 @@ async def begin(
         response=response,
         timeouts=timeouts,
         stream=asking.stream,
-        asked_tokens=tokens_of(asking.body),
+        asked=asking.body,
     )
     hold(attempt)
     try:
@@ -285,6 +298,7 @@ async def begin(
             fact.usage = attempt.so_far()  # it took the request on, and is paid for what it made of it
         attempt.close()
         raise
+    attempt.let_go_of_what_was_asked()
     return attempt
 
 

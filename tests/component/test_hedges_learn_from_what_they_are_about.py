@@ -49,7 +49,7 @@ def attempt(stage: Stage, *, stream: ChatStream | None = None, whole: Whole | No
         timeouts=found.timeouts,
         stream=stream,
         whole=whole,
-        asked_tokens=10,
+        asked=b"x" * 40,
     )
 
 
