@@ -349,6 +349,11 @@ class Attempts:
     # ── after the commit point ───────────────────────────────────────────────────────────────────────────────────
 
     @property
+    def may_go_on(self) -> bool:
+        """Whether :meth:`repair` is worth asking for when the answer breaks off; if not, this need not be kept."""
+        return self._rules.midstream != "error" and bool(self._line or self._unavailable)
+
+    @property
     def _may_repair(self) -> bool:
         """Whether a broken stream could be repaired: so that it is kept while it passes."""
         return self._rules.midstream != "error" and bool(self._line)
