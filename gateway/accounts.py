@@ -152,6 +152,12 @@ class Account:
         cost_usd = record.cost_usd
         return [*headers, (b"x-sluice-cost-usd", cost_usd.encode())] if cost_usd else headers
 
+    def header_lines(self, record: Record) -> bytes:
+        """The same of a whole answer, written out."""
+        lines = b"" if self._ticket is None else self._ticket.header_lines(record.ended_at)
+        cost_usd = record.cost_usd
+        return b"%bx-sluice-cost-usd: %b\r\n" % (lines, cost_usd.encode()) if cost_usd else lines
+
     def give_up(self) -> None:
         """There is no room for the request after all. Sync."""
         if self._ticket is not None:

@@ -109,12 +109,15 @@ class RequestConnection(TrioASGIHTTPConnection):
             return
         exchange.record.status = 200
         streamed = answer.body is None or answer.events
-        headers = (_stream_headers(endpoint, opening) if streamed else [JSON_HEADER]) + _answer_headers(exchange)
-        if answer.body is not None:
-            await self._reply(send, Reply(200, headers, answer.body))
+        kind = _stream_headers(endpoint, opening) if streamed else [JSON_HEADER]
+        if answer.body is not None and self._turn is not None:
+            lines = exchange.account.header_lines(exchange.record)
+            await self._turn.reply(Reply(200, kind + _own_headers(exchange), answer.body, lines))
+        elif answer.body is not None:
+            await _send_reply(send, Reply(200, kind + _answer_headers(exchange), answer.body))
         else:
             assert answer.run is not None
-            await self._send_stream(answer.run, 200, headers, send)
+            await self._send_stream(answer.run, 200, kind + _answer_headers(exchange), send)
 
     async def _run_passage(self, passage: Passage, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """The same for what is passed through; its body is handed on as it comes."""
@@ -218,12 +221,16 @@ def _stream_headers(endpoint: Endpoint, opening: Opening) -> Headers:
 
 
 def _answer_headers(exchange: Exchange | Passage) -> Headers:
+    return _own_headers(exchange) + exchange.account.headers(exchange.record)
+
+
+def _own_headers(exchange: Exchange | Passage) -> Headers:
+    """All but those of its account."""
     record = exchange.record
     return [
         (b"x-request-id", record.request_id.encode()),
         (b"x-sluice-queue-ms", b"%d" % round(record.queue_s * 1000)),
         *_target_headers(exchange),
-        *exchange.account.headers(record),
     ]
 
 

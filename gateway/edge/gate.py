@@ -23,11 +23,13 @@ class Reply:
         status: 200 to 599.
         headers: Names in lower case. ``content-length``, ``connection`` and ``date`` are the server's to write.
         body: Sent as it is, left out for HEAD.
+        lines: More headers, written out and checked by who made them; only our own server sends them.
     """
 
     status: int
     headers: list[tuple[bytes, bytes]]
     body: bytes
+    lines: bytes = b""
 
 
 @frozen(kw_only=True, slots=True)

@@ -123,6 +123,7 @@ class Response:
                 self.started = self.committed = self.complete = True
                 return data
         self.start(reply.status, reply.headers)
+        self._head += reply.lines
         return self.body(reply.body, False, date_line)
 
     def _keep(self, name: bytes, value: bytes, lines: list[bytes]) -> None:
@@ -181,7 +182,8 @@ def _plain(reply: Reply, date_line: bytes, keep_alive: bool) -> bytes | None:
         head += b"%b: %b\r\n" % (name, value)
     _check_lines(head, len(reply.headers) + 1)
     close = b"" if keep_alive else b"connection: close\r\n"
-    return b"%b%bcontent-length: %d\r\n%b\r\n%b" % (head, date_line, len(reply.body), close, reply.body)
+    length = len(reply.body)
+    return b"%b%b%bcontent-length: %d\r\n%b\r\n%b" % (head, reply.lines, date_line, length, close, reply.body)
 
 
 def _check_lines(head: bytes, lines: int) -> None:

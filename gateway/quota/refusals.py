@@ -130,11 +130,12 @@ class Notice:
     what others use up of a limit that is not, may be told so much later.
     """
 
-    __slots__ = ("_headers", "_tightest", "_told", "_until")
+    __slots__ = ("_headers", "_lines", "_tightest", "_told", "_until")
 
     def __init__(self, *told: Told) -> None:
         self._told = told
         self._headers: Headers = []
+        self._lines = b""
         self._tightest: list[tuple[Meter, int]] = []
         self._until = -math.inf
 
@@ -168,8 +169,13 @@ class Notice:
         if states:
             policy = b", ".join([some.policy for some in self._told if some.policy])
             out += [(b"ratelimit-policy", policy), (b"ratelimit", ", ".join(states).encode())]
-        self._headers = out
+        self._headers, self._lines = out, b"".join([b"%b: %b\r\n" % header for header in out])
         return out
+
+    def lines(self, now: float) -> bytes:
+        """The same, written out."""
+        self.headers(now)
+        return self._lines
 
 
 def _budget_ends(meter: Meter, units: int, wall_s: float) -> tuple[str, float]:

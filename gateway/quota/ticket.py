@@ -288,11 +288,21 @@ class Ticket:
 
     def headers(self, now: float) -> Headers:
         """For the answer's head: ``x-ratelimit-*``, ``RateLimit-Policy`` and ``RateLimit``; soft limits exceeded."""
-        terms = self._plan.terms(NO_RULES) if self._terms is None else self._terms
+        terms = self._all_terms()
         told = terms.notice.headers(now)
         if terms.soft:
             told = told + [(b"x-sluice-limit-warning", header_text(_warning(meter))) for meter in _exceeded(terms.soft)]
         return told
+
+    def header_lines(self, now: float) -> bytes:
+        """The same, written out."""
+        terms = self._all_terms()
+        if not terms.soft:
+            return terms.notice.lines(now)
+        return b"".join([b"%b: %b\r\n" % header for header in self.headers(now)])
+
+    def _all_terms(self) -> Terms:
+        return self._plan.terms(NO_RULES) if self._terms is None else self._terms
 
     def _ends_streams(self, meter: Meter) -> bool:
         return meter.rule.hard and (meter.rule.stop_streams or self._quota.stop_streams)

@@ -286,3 +286,13 @@ async def test_who_is_told_to_wait_and_waits_asks_for_as_much_once(autojump_cloc
         [limit] = process.quota.statistics()
         assert (limit.reserved, limit.in_hand) == (3_000, 0)
         ticket.abandon()
+
+
+async def test_headers_are_the_same_written_out(autojump_clock):
+    async with processes(1) as (process,):
+        for rules in (RULES, (rule("rpm", 1, hard=False),)):
+            ticket = await open_ticket(process, rules)
+            now = trio.current_time()
+            lines = b"".join(b"%b: %b\r\n" % header for header in ticket.headers(now))
+            assert ticket.header_lines(now) == lines != b""
+            ticket.abandon()

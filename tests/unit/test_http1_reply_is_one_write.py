@@ -195,3 +195,16 @@ def test_all_at_once_is_the_same_as_in_two_steps(
     assert (at_once.complete, at_once.committed, at_once.keep_alive) == (True, True, in_steps.keep_alive)
     with pytest.raises(ResponseError):
         at_once.whole(Reply(status, headers, body), DATE)
+
+
+@pytest.mark.parametrize("http10", [False, True])
+@pytest.mark.parametrize("headers", [OURS, [*OURS, (b"x", b"y")]])
+def test_lines_that_are_written_out_are_sent_with_the_headers(headers: list[tuple[bytes, bytes]], http10: bool) -> None:
+    sent = response(http10=http10).whole(Reply(200, headers, b"abc", b"ratelimit: r\r\nx-sluice-cost-usd: 1\r\n"), DATE)
+    head, _, body = sent.partition(b"\r\n\r\n")
+    assert head.split(b"\r\n")[len(headers) + 1 : len(headers) + 4] == [
+        b"ratelimit: r",
+        b"x-sluice-cost-usd: 1",
+        b"date: D",
+    ]
+    assert body == b"abc"
