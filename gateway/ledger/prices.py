@@ -145,10 +145,6 @@ class Prices:
             if not model.endswith("*"):
                 self._look_up(f"{provider}/{model}")
 
-    def cost_micro_usd(self, target: str, usage: Usage) -> int | None:
-        """What ``usage`` of a ``provider/model`` costs, in whole micro-dollars; None if the price is unknown."""
-        return self.of(target).micro_usd(usage)
-
     def cost_of(self, fact: AttemptFact) -> int | None:
         """What an attempt cost, None if that is unknown; looked up once for each usage."""
         usage = fact.usage

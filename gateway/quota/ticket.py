@@ -113,17 +113,17 @@ class _Holds:
         """Whether the lease is over that they were set aside under."""
         return self.meters[0].lessee.lapses != self._lapses
 
-    def missing(self, meter: Meter, so_far: int) -> int:
-        """How much of ``so_far`` units is not set aside."""
-        return so_far - self.units - (self.more.get(meter, 0) if self.more is not None else 0)
+    def of(self, meter: Meter) -> int:
+        """How many units of it are set aside by now."""
+        return self.units + (self.more.get(meter, 0) if self.more is not None else 0)
 
     def settle(self, used: int) -> None:
         """End them; ``used`` units of each meter are used up."""
-        if self.more is None and self.meters[0].lessee.lapses == self._lapses:
+        if self.more is None and not self.lapsed:
             give_back(self.meters, self.units, used)
             return
         for meter in self.meters:
-            meter.settle(-self.missing(meter, 0), used, lapsed=self.lapsed)
+            meter.settle(self.of(meter), used, lapsed=self.lapsed)
 
     def extend(self, meter: Meter, by: int) -> bool:
         """Set more of one of them aside; False if there is none."""
@@ -254,7 +254,7 @@ class Ticket:
     def _goes_on(self, holds: _Holds, so_far: int) -> bool:
         """Whether each limit that ends streams has enough, and if need be more."""
         for meter in holds.meters:
-            missing = holds.missing(meter, so_far)
+            missing = so_far - holds.of(meter)
             if missing > 0 and self._ends_streams(meter) and not holds.lapsed and not holds.extend(meter, missing):
                 return False
         return True

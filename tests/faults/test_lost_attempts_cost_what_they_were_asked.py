@@ -41,7 +41,7 @@ async def lost(script: Script, *, stream: bool) -> AttemptFact:
         [record] = stage.records
         [failed, answered] = record.attempts
         prices = stage.gateway.accounts.prices
-        costs = [prices.cost_micro_usd("sim/sim", fact.usage) for fact in (failed, answered) if fact.usage]
+        costs = [prices.of("sim/sim").micro_usd(fact.usage) for fact in (failed, answered) if fact.usage]
         assert record.cost_micro_usd == sum(cost or 0 for cost in costs)
     assert (failed.outcome, answered.outcome) == ("failed", "ok")
     return failed

@@ -54,7 +54,7 @@ def price(asked: float, answered: float, cached: float | None = None, written: f
     ],
 )
 def test_a_request_costs_what_its_tokens_cost(paid: Price, usage: Usage, micro_usd: int) -> None:
-    assert prices(m=paid).cost_micro_usd("own/m", usage) == micro_usd
+    assert prices(m=paid).of("own/m").micro_usd(usage) == micro_usd
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_the_table_is_found_by_address_or_preset(provider: str, model: str, usag
     info = get_snapshot().find_provider_model(model, None, name, None)[1]
     assert isinstance(info.prices, ModelPrice)
     expected = int(getattr(info.prices, listed) * MILLION)
-    assert prices().cost_micro_usd(f"{provider}/{model}", usage) == expected > 0
+    assert prices().of(f"{provider}/{model}").micro_usd(usage) == expected > 0
     assert prices().of(f"{provider}/{model}").version.startswith("genai-prices/")
 
 
@@ -93,7 +93,7 @@ def test_the_whole_table_is_priced_as_its_authors_do() -> None:
                     long_cache_write_tokens=50,
                     reasoning_tokens=100,
                 )
-                cost = ours.cost_micro_usd(f"{listed.id}/{info.id}", usage)
+                cost = ours.of(f"{listed.id}/{info.id}").micro_usd(usage)
                 if cost is None:
                     continue
                 theirs = info.calc_price(_listed(asked), listed).total_price * MILLION
@@ -117,9 +117,9 @@ def test_what_is_not_known_has_no_price_and_is_told_once() -> None:
     told: list[str] = []
     unknown = Prices(Config(provider=(OPENAI, OWN)), told.append)
     for _ in range(3):
-        assert unknown.cost_micro_usd("own/m", Usage(prompt_tokens=1)) is None
-        assert unknown.cost_micro_usd("main/no-such-model", Usage(prompt_tokens=1)) is None
-        assert unknown.cost_micro_usd("gone/gpt-4o-mini", Usage(prompt_tokens=1)) is None
+        assert unknown.of("own/m").micro_usd(Usage(prompt_tokens=1)) is None
+        assert unknown.of("main/no-such-model").micro_usd(Usage(prompt_tokens=1)) is None
+        assert unknown.of("gone/gpt-4o-mini").micro_usd(Usage(prompt_tokens=1)) is None
     assert told == ["own/m", "main/no-such-model", "gone/gpt-4o-mini"]
     assert unknown.of("own/m").version == ""
     assert unknown.dearest_micro_usd(["own/m", "main/no-such-model"], 1, 1) is None
@@ -146,13 +146,13 @@ def test_names_that_clients_make_up_are_not_kept_for_ever() -> None:
 def test_of_a_server_on_this_machine_no_price_is_missed(preset: str, url: str, is_told: bool) -> None:
     told: list[str] = []
     config = Config(provider=(Provider(name="some", preset=preset, base_url=url),))
-    assert Prices(config, told.append).cost_micro_usd("some/no-such-model", Usage(prompt_tokens=1)) is None
+    assert Prices(config, told.append).of("some/no-such-model").micro_usd(Usage(prompt_tokens=1)) is None
     assert bool(told) is is_told
 
 
 def test_ones_own_price_goes_over_the_table_and_has_its_version() -> None:
     config = Config(provider=(OPENAI,), prices={"main/gpt-4o-mini": price(7.0, 9.0)})
-    assert Prices(config).cost_micro_usd("main/gpt-4o-mini", Usage(prompt_tokens=MILLION)) == 7 * MILLION
+    assert Prices(config).of("main/gpt-4o-mini").micro_usd(Usage(prompt_tokens=MILLION)) == 7 * MILLION
     changed = Prices(Config(provider=(OPENAI,), prices={"main/gpt-4o-mini": price(7.0, 9.5)}))
     versions = {Prices(config).of("main/gpt-4o-mini").version, changed.of("main/gpt-4o-mini").version}
     assert len(versions) == 2
@@ -180,9 +180,9 @@ def test_prices_by_the_time_of_day_are_those_of_the_minute() -> None:
     info = get_snapshot().find_provider_model("deepseek-chat", None, "deepseek", None)[1]
     assert isinstance(info.prices, list)
     usage = Usage(prompt_tokens=MILLION)
-    noon = listed.cost_micro_usd("deepseek/deepseek-chat", usage)
+    noon = listed.of("deepseek/deepseek-chat").micro_usd(usage)
     clock.at_s += 5 * 3_600
-    evening = listed.cost_micro_usd("deepseek/deepseek-chat", usage)
+    evening = listed.of("deepseek/deepseek-chat").micro_usd(usage)
     wanted = {int(one.prices.input_mtok * MILLION) for one in info.prices}  # type: ignore[operator, union-attr]
     assert {noon, evening} == wanted
     assert len(wanted) == 2
@@ -216,6 +216,6 @@ def test_any_cost_is_the_exact_one_rounded_once(
     exact = [Fraction(str(one)) for one in paid]
     total = rest * exact[0] + answered * exact[1] + cached * exact[2] + written * exact[3]
     rounded = (total + Fraction(1, 2)).__floor__()
-    assert prices(m=price(*paid)).cost_micro_usd("own/m", usage) == rounded
+    assert prices(m=price(*paid)).of("own/m").micro_usd(usage) == rounded
     decimal = Decimal(total.numerator) / Decimal(total.denominator)
     assert abs(decimal.quantize(Decimal(1), ROUND_HALF_UP) - rounded) <= 1
